@@ -1,0 +1,1 @@
+"""Where packs run. Knows nothing of sweeps or trainers."""

@@ -1,0 +1,204 @@
+"""The command line. Parses, calls, prints; decides nothing.
+
+Exit codes: 0 done; 1 `verify` found something, or trials failed to be stored; 2 a mistake that the message
+explains; 130 stopped by Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from orchestrator.errors import OrchestratorError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+app = typer.Typer(
+    help="One YAML file in, a phase diagram of what a transformer can learn out.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/quickstart.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. model.width=32.")
+]
+
+
+class Format(StrEnum):
+    """How rows are printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the rows.")]
+
+
+@app.command()
+def launch(
+    sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")],
+    run_dir: Annotated[Path | None, typer.Option(help="Directory to fill; runs/<name> unless given.")] = None,
+    cluster: Annotated[
+        str, typer.Option(help="local: Ray on this machine. inline: this process, without Ray.")
+    ] = "local",
+    set_: SetOption = None,
+    cpus: Annotated[float | None, typer.Option(help="CPU cores of a pack (pack.cpus).")] = None,
+    gpus: Annotated[float | None, typer.Option(help="GPUs of a pack (pack.gpus); fractions allowed.")] = None,
+    retry: Annotated[str | None, typer.Option(metavar="failed", help="Run failed trials again.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would run, and stop.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing while it runs.")] = False,
+) -> None:
+    """Run what the sweep wants and the run directory lacks: start, resume and extend are the same command."""
+    from orchestrator.launch import describe, reconcile
+    from orchestrator.launch import launch as run_launch
+    from orchestrator.sweep import load_sweep
+
+    if cluster not in ("local", "inline"):
+        raise typer.BadParameter(f"{cluster!r} is none of: local, inline", param_hint="--cluster")
+    if retry not in (None, "failed"):
+        raise typer.BadParameter(f"{retry!r} is none of: failed", param_hint="--retry")
+    overrides = list(set_ or [])
+    overrides += [f"pack.{key}={value}" for key, value in (("cpus", cpus), ("gpus", gpus)) if value is not None]
+    sweep = load_sweep(sweep_file, overrides)
+    target = run_dir or Path("runs") / sweep.name
+    if not quiet or dry_run:
+        print(describe(sweep, target, reconcile(sweep, target)), flush=True)
+    if dry_run:
+        return
+    run_launch(sweep, target, cluster=cluster, retry_failed=retry == "failed", is_quiet=quiet)
+    if not quiet:
+        _conclude(target)
+
+
+@app.command()
+def status(run: RunArgument) -> None:
+    """How far a run is."""
+    from orchestrator.report import status_lines
+
+    print("\n".join(status_lines(_open(run))))
+
+
+@app.command()
+def verify(run: RunArgument) -> None:
+    """Compare wanted and stored trials, and read every file. Exit code 1 if anything is amiss."""
+    from orchestrator.report import verdict_lines
+
+    verdict = _open(run).verify()
+    print("\n".join(verdict_lines(verdict)))
+    if not verdict.is_whole:
+        raise typer.Exit(1)
+
+
+@app.command()
+def query(
+    run: RunArgument,
+    sql: Annotated[str, typer.Argument(help="SQL over the tables trials and curves.")],
+    format_: FormatOption = Format.table,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
+) -> None:
+    """Ask the stored rows anything, in SQL."""
+    _print(_open(run).query(sql), format_, out)
+
+
+@app.command()
+def thresholds(
+    run: RunArgument,
+    along: Annotated[str | None, typer.Option(help="Axis to look along; the sweep's own unless given.")] = None,
+    at_steps: Annotated[int | None, typer.Option(help="For this smaller step budget, from the same trials.")] = None,
+    format_: FormatOption = Format.table,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
+) -> None:
+    """Where half of the seeds solve the task: one row per curve, with a 95 % interval."""
+    _print(_open(run).thresholds(along, at_steps=at_steps), format_, out)
+
+
+@app.command()
+def plot(
+    run: RunArgument,
+    x: Annotated[str | None, typer.Option(help="Axis across.")] = None,
+    y: Annotated[str | None, typer.Option(help="Axis upwards.")] = None,
+    facet: Annotated[str | None, typer.Option(help="Axes that get a panel per value: depth,easy_fraction.")] = None,
+    value: Annotated[
+        str, typer.Option(help="solved (the fraction of trials), a column of trials, or a metric.")
+    ] = "solved",
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .pdf, .svg, .png or .html file.")] = None,
+) -> None:
+    """Draw the phase diagram."""
+    opened = _open(run)
+    target = out or opened.path / "figures" / "phase_diagram.png"
+    opened.plot(x, y, None if facet is None else [name for name in facet.split(",") if name], value, target)
+    print(target)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    from orchestrator.sweep import json_schema
+
+    print(json.dumps(json_schema(), indent=2))
+
+
+@app.command()
+def doctor() -> None:
+    """Check that this machine can run sweeps, and say what is missing."""
+    from orchestrator.doctor import examine
+
+    findings = list(examine())
+    for finding in findings:
+        print(finding)
+    if not all(finding.is_good for finding in findings):
+        raise typer.Exit(1)
+
+
+def _open(path: Path):  # type: ignore[no-untyped-def]
+    from orchestrator.run import Run
+
+    run = Run(path)
+    for damaged in run.store.unreadable():
+        print(f"skipped, damaged: {damaged.path} ({damaged.reason})", file=sys.stderr)
+    return run
+
+
+def _conclude(path: Path) -> None:
+    """After a launch: the thresholds, and where the figure is."""
+    from orchestrator.report import conclusion_lines
+    from orchestrator.run import Run
+
+    print("\n".join(conclusion_lines(Run(path))))
+
+
+def _print(rows: pl.DataFrame, format_: Format, out: Path | None) -> None:
+    from orchestrator.output import write_rows
+
+    write_rows(rows, format_.value, out)
+
+
+def main() -> None:
+    """Entry point: every foreseen mistake is a message, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except OrchestratorError as error:
+        from orchestrator.launch import Interrupted
+
+        print(f"{error}" if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)
+        sys.exit(130 if isinstance(error, Interrupted) else 2)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+    except KeyboardInterrupt:
+        print("stopped; launch again to go on", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""The bookkeeping of a launch: which pack is next, and what became of it.
+
+Ray Tune and the inline loop both drive it; it knows neither. What it must not forget is on disk: the
+intents of open packs, the attempts of their workers, the stored rows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.pack import Pack, make_packs
+from orchestrator.packs import Attempt, OpenPack, describe_deaths, open_packs, suspects
+from orchestrator.search.base import Search
+from orchestrator.store import Store
+from orchestrator.trial import Trial
+from orchestrator.worker import PackProgress, WorkOrder, outcome_rows
+from trainers.base import Outcome
+
+MAX_ATTEMPTS = 3
+
+
+@dataclass
+class Tally:
+    """What a launch has done so far, for people to watch."""
+
+    wanted: int
+    statuses: dict[str, str] = field(default_factory=dict)
+    """Status of every wanted trial that is stored, by id."""
+    stored_before: int = 0
+    trial_steps: int = 0
+    running_packs: int = 0
+
+
+class Driver:
+    """Hands out packs until every trial that the search wants is stored."""
+
+    def __init__(
+        self,
+        store: Store,
+        search: Search,
+        wanted: Sequence[Trial],
+        shape_of: Callable[[Trial], str],
+        pack_size: int,
+        order: WorkOrder,
+    ) -> None:
+        self.store, self.search, self.order = store, search, order
+        self.shape_of, self.pack_size = shape_of, pack_size
+        self.wanted = {trial.trial_id for trial in wanted}
+        self.tally = Tally(len(self.wanted))
+        self.stop_requested = False
+        self.failure: OrchestratorError | None = None
+        self.queue: deque[Pack] = deque()
+        self.running: set[str] = set()
+        self.pending: set[str] = set()
+        """Trials of packs that an earlier driver began."""
+        stored = store.statuses()
+        self._told(stored)
+        self.tally.stored_before = len(self.tally.statuses)
+        self._reopen(stored)
+
+    @property
+    def is_finished(self) -> bool:
+        """Nothing runs, and nothing more will (all done, asked to stop, or unable to store)."""
+        if self.running:
+            return False
+        return self.stop_requested or (not self.queue and self.search.is_finished)
+
+    def next_pack(self) -> str | None:
+        """The id of a pack to begin now, its intent on disk; None: none at the moment."""
+        while not self.stop_requested:
+            if not self.queue:
+                self.queue.extend(make_packs(self.search.ask(self.pending), self.shape_of, self.pack_size))
+            if not self.queue:
+                return None
+            pack = self.queue.popleft()
+            files = OpenPack(self.store, pack.pack_id)
+            attempts = files.attempts()
+            if len(attempts) >= MAX_ATTEMPTS:
+                self._isolate(pack, attempts)
+                continue
+            files.write_intent(pack)
+            self.running.add(pack.pack_id)
+            self.tally.running_packs = len(self.running)
+            return pack.pack_id
+        return None
+
+    def progressed(self, progress: PackProgress) -> None:
+        """A worker has got so far."""
+        self.tally.trial_steps += progress.trial_steps
+        self._told(progress.statuses)
+
+    def ended(self, pack_id: str) -> None:
+        """A worker has stored its pack whole."""
+        self._no_longer_running(pack_id)
+        self._told(self.store.statuses_in(pack_id))  # one that died may have kept its last word to itself
+        OpenPack(self.store, pack_id).close()
+
+    def left(self, pack_id: str) -> None:
+        """A worker has left in good order before its pack was done."""
+        self._no_longer_running(pack_id)
+
+    def died(self, pack_id: str) -> None:
+        """A worker has died, or its trainer raised. The pack is tried again, split, or given up."""
+        self._no_longer_running(pack_id)
+        self.queue.appendleft(OpenPack(self.store, pack_id).load())
+
+    def abort(self, failure: OrchestratorError) -> None:
+        """Nothing can be stored any more (disk full, another driver in charge): begin nothing else."""
+        self.failure = self.failure or failure
+        self.stop_requested = True
+
+    def _no_longer_running(self, pack_id: str) -> None:
+        self.running.discard(pack_id)
+        self.tally.running_packs = len(self.running)
+
+    def _told(self, statuses: Mapping[str, str]) -> None:
+        self.search.tell(statuses)
+        self.tally.statuses |= {trial_id: status for trial_id, status in statuses.items() if trial_id in self.wanted}
+
+    def _reopen(self, stored: Collection[str]) -> None:
+        """Packs that an earlier driver began are issued again unchanged, if anything wanted is left in them."""
+        for files in open_packs(self.store):
+            pack = files.load()
+            if any(trial.trial_id in self.wanted and trial.trial_id not in stored for trial in pack.trials):
+                self.queue.append(pack)
+                self.pending |= {trial.trial_id for trial in pack.trials}
+            else:
+                files.close()
+
+    def _isolate(self, pack: Pack, attempts: Sequence[Attempt]) -> None:
+        """Close in on the trial that kills its workers: give it up once it is known, else halve the suspects.
+        Trials that were not training at every death go on in a pack of their own."""
+        stored = self.store.statuses()
+        left = [trial for trial in pack.trials if trial.trial_id not in stored]
+        suspected = suspects(left, attempts)
+        others = [trial for trial in left if trial not in suspected]
+        half = (len(suspected) + 1) // 2
+        groups = [others, suspected[:half], suspected[half:]] if len(suspected) > 1 else [others]
+        parts = [Pack(tuple(group)) for group in groups if group]
+        for part in parts:
+            OpenPack(self.store, part.pack_id).write_intent(part, parent=pack.pack_id)
+        if len(suspected) == 1:
+            self._give_up(suspected[0], describe_deaths(attempts))
+        OpenPack(self.store, pack.pack_id).close()
+        self.queue.extendleft(reversed(parts))
+
+    def _give_up(self, trial: Trial, error: str) -> None:
+        now = time.time()
+        outcome = Outcome(
+            trial.trial_id, "failed", {"stopped_by": "error"}, [], error=error, started_at=now, ended_at=now
+        )
+        pack_id = Pack((trial,)).pack_id
+        rows = outcome_rows([outcome], {trial.trial_id: trial}, pack_id, self.order)
+        parts = self.store.parts("trials", pack_id)
+        self.store.publish("trials", pack_id, parts[-1] + 1 if parts else 0, rows)
+        self._told({trial.trial_id: "failed"})

@@ -1,0 +1,60 @@
+"""One launch at a time on one run directory."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from orchestrator.errors import StoreError
+from orchestrator.publish import store_errors
+
+
+@contextmanager
+def launch_lock(run: Path) -> Iterator[None]:
+    """Hold the run directory; StoreError, naming the holder, if another launch does.
+
+    A flock goes with its process, however that ends, so there is no stale lock. The host and process id in
+    the file are for people.
+    """
+    path = run / "lock"
+    with store_errors(path):
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StoreError(
+                f"{run}: another launch is running here ({_holder(path)}). "
+                "Wait for it or stop it; one launch at a time fills a run directory."
+            ) from None
+        os.ftruncate(descriptor, 0)
+        os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def is_locked(run: Path) -> bool:
+    """A launch is at work on this run directory now."""
+    path = run / "lock"
+    if not path.exists():
+        return False
+    with open(path) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _holder(path: Path) -> str:
+    try:
+        holder = json.loads(path.read_text())
+        return f"host {holder['host']}, process {holder['pid']}"
+    except (OSError, ValueError, KeyError):
+        return "its host and process are not readable"

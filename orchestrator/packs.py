@@ -1,0 +1,173 @@
+"""Open packs on disk: what was begun, how often it was tried, and its checkpoints.
+
+    packs/<pack_id>.json                 the intent: written before the pack starts, gone when it is stored
+    packs/<pack_id>.attempt.<n>.json     a worker began; gone when it made progress or left in good order
+    checkpoints/<pack_id>/<epoch>-<n>    the last two
+
+So the attempt files of a pack count the workers that died in a row without getting anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.pack import Pack
+from orchestrator.publish import publish_once, replace, temporary_name
+from orchestrator.store import Store
+from orchestrator.trial import Trial
+
+KEPT_CHECKPOINTS = 2
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A worker that took up a pack. `active`: the trials that it was training when last heard of."""
+
+    epoch: int
+    host: str
+    pid: int
+    active: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class OpenPack:
+    """The files of one open pack."""
+
+    store: Store
+    pack_id: str
+
+    @property
+    def intent_path(self) -> Path:
+        return self.store.path / "packs" / f"{self.pack_id}.json"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        return self.store.path / "checkpoints" / self.pack_id
+
+    def write_intent(self, pack: Pack, parent: str | None = None) -> None:
+        """`parent`: the pack that this one is split from, and replaces."""
+        trials = [{"config": dict(trial.config), "axes": dict(trial.axes)} for trial in pack.trials]
+        publish_once(self.intent_path, json.dumps({"trials": trials, "parent": parent}).encode())
+
+    def load(self) -> Pack:
+        """The trials, in the order in which they were queued."""
+        return Pack(tuple(Trial(**trial) for trial in self._intent()["trials"]))
+
+    @property
+    def parent(self) -> str | None:
+        parent: str | None = self._intent()["parent"]
+        return parent
+
+    def _intent(self) -> dict[str, Any]:
+        intent: dict[str, Any] = json.loads(self.intent_path.read_bytes())
+        return intent
+
+    def close(self) -> None:
+        """Take away everything but the stored rows. The intent goes last, so that this can be repeated."""
+        shutil.rmtree(self.checkpoint_dir, ignore_errors=True)
+        self.forget_attempts()
+        self.intent_path.unlink(missing_ok=True)
+
+    # -- attempts -------------------------------------------------------------------------------------------
+
+    def attempts(self) -> list[Attempt]:
+        """Workers that took the pack up since it last made progress, oldest first."""
+        attempts = []
+        for path in self._attempt_paths():
+            values = json.loads(path.read_bytes())
+            attempts.append(Attempt(**{**values, "active": tuple(values["active"])}))
+        return attempts
+
+    def begin_attempt(self, epoch: int) -> AttemptFile:
+        paths = self._attempt_paths()
+        n = int(paths[-1].name.split(".")[2]) + 1 if paths else 0
+        path = self.intent_path.with_name(f"{self.pack_id}.attempt.{n:04d}.json")
+        attempt = AttemptFile(path, Attempt(epoch, socket.gethostname(), os.getpid()))
+        replace(path, attempt.content())
+        return attempt
+
+    def forget_attempts(self, but: Path | None = None) -> None:
+        for path in self._attempt_paths():
+            if path != but:
+                path.unlink(missing_ok=True)
+
+    def _attempt_paths(self) -> list[Path]:
+        return sorted(self.intent_path.parent.glob(f"{self.pack_id}.attempt.*.json"))
+
+    # -- checkpoints ----------------------------------------------------------------------------------------
+
+    def checkpoints(self) -> list[Path]:
+        """Whole checkpoints, newest first."""
+        names = [path for path in self.checkpoint_dir.glob("*-*") if path.name.replace("-", "").isdigit()]
+        return sorted(names, key=lambda path: tuple(int(part) for part in path.name.split("-")), reverse=True)
+
+    def write_checkpoint(self, epoch: int, save: Callable[[Path], bool]) -> bool:
+        """Publish what `save` writes as the newest checkpoint; the older ones but one are deleted."""
+        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+        existing = self.checkpoints()
+        n = int(existing[0].name.split("-")[1]) + 1 if existing else 0
+        path = self.checkpoint_dir / f"{epoch}-{n}"
+        temporary = temporary_name(path)
+        if not save(temporary):
+            return False
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
+            old.unlink(missing_ok=True)
+        return True
+
+
+@dataclass
+class AttemptFile:
+    """The worker's side of its attempt. Not synced to disk: it must outlive the process, not the machine."""
+
+    path: Path
+    attempt: Attempt
+
+    def content(self) -> bytes:
+        return json.dumps(asdict(self.attempt)).encode()
+
+    def update(self, **changes: object) -> None:
+        self.attempt = Attempt(**{**asdict(self.attempt), **changes})  # type: ignore[arg-type]
+        temporary = temporary_name(self.path)
+        temporary.write_bytes(self.content())
+        os.replace(temporary, self.path)
+
+    def withdraw(self) -> None:
+        """The worker leaves in good order."""
+        self.path.unlink(missing_ok=True)
+
+
+def open_packs(store: Store) -> list[OpenPack]:
+    """Packs that were begun and are not closed, oldest intent first. A pack that was being split when the
+    driver died is dropped here in favour of its parts."""
+    paths = [path for path in (store.path / "packs").glob("*.json") if path.name.count(".") == 1]
+    packs = [OpenPack(store, path.stem) for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+    split = {parent for pack in packs if (parent := pack.parent)}
+    for pack in packs:
+        if pack.pack_id in split:
+            pack.close()
+    return [pack for pack in packs if pack.pack_id not in split]
+
+
+def suspects(trials: Sequence[Trial], attempts: Sequence[Attempt]) -> list[Trial]:
+    """Of these trials, those that were training at every death; all of them, if no single one was."""
+    ids = {trial.trial_id for trial in trials}
+    common = ids.intersection(*(attempt.active for attempt in attempts)) or ids
+    return [trial for trial in trials if trial.trial_id in common]
+
+
+def describe_deaths(attempts: Sequence[Attempt]) -> str:
+    """One line for the error column of a trial whose workers died."""
+    errors = [attempt.error for attempt in attempts if attempt.error]
+    last = errors[-1] if errors else "the process ended without a word (killed, crashed or out of memory)"
+    return f"its worker died {len(attempts)} times; last: {last}"

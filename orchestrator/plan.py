@@ -1,0 +1,170 @@
+"""A sweep's trials: every combination of its axes' values, resolved, without the cells that cannot exist."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from orchestrator.axes_spec import SEED
+from orchestrator.errors import KeyPath
+from orchestrator.section import Fault, nearest
+from orchestrator.sections import Cell, Sections, where_it_fails
+from orchestrator.trial import Trial
+from trainers.base import STREAMS
+
+if TYPE_CHECKING:
+    from orchestrator.sweep import Sweep
+
+MAX_TRIALS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep wants: the seed varies fastest, then the last axis of the file."""
+
+    trials: tuple[Trial, ...]
+    impossible: tuple[tuple[Mapping[str, Any], str], ...] = ()
+    """Cells that cannot exist: their place on the axes (without seed), and why."""
+    excluded: int = 0
+    """Number of cells that `where` leaves out."""
+
+
+def make_plan(sweep: Sweep) -> tuple[Plan, list[Fault]]:
+    """The plan, and everything that is wrong with it. A plan with faults is of no use."""
+    n_trials = math.prod(len(axis.values) for axis in sweep.varied)
+    if n_trials > MAX_TRIALS:
+        return Plan(()), [Fault(("axes",), f"{n_trials:,} trials are too many", f"up to {MAX_TRIALS:,}")]
+    planner = _Planner(sweep)
+    faults = planner.sections.faults()
+    return (Plan(()), faults) if faults else planner.plan()
+
+
+class _Planner:
+    def __init__(self, sweep: Sweep) -> None:
+        self.sweep = sweep
+        self.axes = [axis for axis in sweep.varied if axis.name != SEED]
+        self.seeds = [seed for axis in sweep.varied if axis.name == SEED for seed in axis.values]
+        self.sections = Sections(sweep.kinds, sweep.sections, self.axes)
+        self._trainer = None if sweep.is_function else sweep.trainer
+        self._found: dict[tuple[KeyPath, str], tuple[Fault, list[Cell]]] = {}
+
+    def plan(self) -> tuple[Plan, list[Fault]]:
+        cells = list(itertools.product(*(range(len(axis.values)) for axis in self.axes)))
+        kept = self._where(cells)
+        trials: list[Trial] = []
+        impossible: list[tuple[Mapping[str, Any], str]] = []
+        for cell in kept:
+            place, config = self._place(cell), self._config(cell)
+            reason = self._why_impossible(cell, config)
+            if reason is None:
+                trials += self._trials(place, cell, config)
+            else:
+                impossible.append((place, reason))
+        faults = [
+            Fault(f.path, f.message + where_it_fails(self.axes, failing, kept), f.allowed, f.nearest)
+            for f, failing in self._found.values()
+        ]
+        plan = Plan(tuple(trials), tuple(impossible), len(cells) - len(kept))
+        return plan, faults if trials or faults else [_nothing_left(plan)]
+
+    def _where(self, cells: list[Cell]) -> list[Cell]:
+        if self.sweep.where is None:
+            return cells
+        columns = [
+            pl.Series(axis.name, [axis.column[cell[i]] for cell in cells], dtype=axis.dtype)
+            for i, axis in enumerate(self.axes)
+        ]
+        mask = _evaluate(self.sweep.where, pl.DataFrame(columns))
+        if isinstance(mask, Fault):
+            self._found[mask.path, mask.message] = mask, cells
+            return cells
+        return list(itertools.compress(cells, mask))
+
+    def _place(self, cell: Cell) -> dict[str, Any]:
+        return {axis.name: axis.column[i] for axis, i in zip(self.axes, cell, strict=True)}
+
+    def _config(self, cell: Cell) -> dict[str, Any]:
+        """A cell's config; its first seed stands for all."""
+        values = [(axis, axis.values[i]) for axis, i in zip(self.axes, cell, strict=True)]
+        return {
+            "trainer": self.sweep.trainer_name,
+            "trainer_version": self.sweep.trainer_version,
+            "solved": None if self.sweep.solved is None else self.sweep.solved.model_dump(exclude_none=True),
+            "stop": self.sweep.stop,
+            **self.sections.at(cell),
+            **({axis.name: value for axis, value in values} if self.sweep.is_function else {}),
+            **_seeded(self.seeds[0], self._streams(cell)),
+        }
+
+    def _streams(self, cell: Cell) -> dict[str, int]:
+        """The random streams that do not follow the seed."""
+        axes = zip(self.axes, cell, strict=True)
+        return {**self.sweep.seeds, **{str(a.path[1]): a.values[i] for a, i in axes if a.path[0] == "seeds"}}
+
+    def _trials(self, place: Mapping[str, Any], cell: Cell, config: Mapping[str, Any]) -> Iterable[Trial]:
+        streams = self._streams(cell)
+        for seed in self.seeds:
+            yield Trial({**config, **_seeded(seed, streams)}, {**place, SEED: seed})
+
+    def _why_impossible(self, cell: Cell, config: Mapping[str, Any]) -> str | None:
+        """Also notes what is wrong with the cell. A user's function is never asked: reading a run must not
+        import it.
+        """
+        if self._trainer is None:
+            return None
+        for problem in self._trainer.problems(config):
+            self._note(Fault(self._in_file(problem.path), problem.message), cell)
+        solved, metrics = self.sweep.solved, self._trainer.metrics(config)
+        if solved is not None and metrics and solved.metric not in metrics:
+            hints = ", ".join(metrics), nearest(solved.metric, metrics)
+            self._note(
+                Fault(("solved", "metric"), f"{solved.metric!r} is no metric of this task", *hints), cell
+            )
+        return self._trainer.impossible(config)
+
+    def _note(self, fault: Fault, cell: Cell) -> None:
+        self._found.setdefault((fault.path, fault.message), (fault, []))[1].append(cell)
+
+    def _in_file(self, path: KeyPath) -> KeyPath:
+        """Where the author set the field: in its section, or with an axis."""
+        keys = [axis.key for axis in self.axes if axis.path == path]
+        return ("axes", keys[0]) if keys else path
+
+
+def _seeded(seed: int, streams: Mapping[str, int]) -> dict[str, Any]:
+    return {"seed": seed, "seeds": {stream: streams.get(stream, seed) for stream in STREAMS}}
+
+
+def _evaluate(where: str, frame: pl.DataFrame) -> list[bool] | Fault:
+    """Which rows to keep."""
+    try:
+        mask = frame.select(pl.sql_expr(where)).to_series()
+    except pl.exceptions.ColumnNotFoundError as error:
+        word = str(error).split('"')[1] if '"' in str(error) else ""
+        return Fault(("where",), f"no axis is called {word!r}", _columns(frame), nearest(word, frame.columns))
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        return Fault(
+            ("where",), f"not a condition: {str(error).splitlines()[0]}", "SQL over " + _columns(frame)
+        )
+    if mask.dtype != pl.Boolean or len(mask) != frame.height:
+        return Fault(
+            ("where",), "not a condition: it is not true or false for each cell", "k > 2 AND depth < 4"
+        )
+    return [value is True for value in mask]
+
+
+def _columns(frame: pl.DataFrame) -> str:
+    return ", ".join(name if name.isidentifier() else f'"{name}"' for name in frame.columns)
+
+
+def _nothing_left(plan: Plan) -> Fault:
+    if not plan.impossible:
+        return Fault(("where",), "leaves no cell")
+    reasons = list(dict.fromkeys(reason for _, reason in plan.impossible))
+    more = f" (and {len(reasons) - 1} other reasons)" if len(reasons) > 1 else ""
+    return Fault(("axes",), f"no cell is left, all are impossible: {reasons[0]}{more}")

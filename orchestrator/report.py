@@ -1,0 +1,93 @@
+"""What a run says for itself, in lines of text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+
+from orchestrator.errors import QueryError
+from orchestrator.lock import is_locked
+from orchestrator.packs import open_packs
+from orchestrator.run import Run, Verdict
+
+SHOWN = 20
+"""Most items of one kind that are listed."""
+
+
+def status_lines(run: Run) -> Iterator[str]:
+    """How far the run is: from disk alone."""
+    statuses = run.store.statuses()
+    wanted = {trial.trial_id for trial in run.plan.trials}
+    stored = {trial_id: status for trial_id, status in statuses.items() if trial_id in wanted}
+    yield f"run      {run.path}"
+    if run.sweep.question:
+        yield f"question {run.sweep.question}"
+    yield f"wanted   {len(wanted)} trials" + (
+        f" ({len(run.plan.impossible)} cells cannot exist)" if run.plan.impossible else ""
+    )
+    counts = ", ".join(f"{count} {status}" for status, count in sorted(Counter(stored.values()).items()))
+    yield f"stored   {len(stored)}" + (f" ({counts})" if counts else "")
+    if len(statuses) > len(stored):
+        yield f"         and {len(statuses) - len(stored)} that the sweep no longer asks for"
+    yield f"to run   {len(wanted) - len(stored)}"
+    running = is_locked(run.path)
+    yield f"open     {len(open_packs(run.store))} packs" + ("; a launch is at work" if running else "")
+    if not running and len(stored) < len(wanted):
+        yield "         launch the sweep again to go on"
+    yield from _list("failed", _failed(run) if "failed" in stored.values() else [])
+
+
+def verdict_lines(verdict: Verdict) -> Iterator[str]:
+    """What `verify` found."""
+    yield f"{verdict.wanted - len(verdict.missing)} of {verdict.wanted} wanted trials are stored"
+    yield from _list("missing", verdict.missing)
+    yield from _list("stored more than once", verdict.duplicated)
+    yield from _list("without their evaluations", verdict.without_curve)
+    yield from _list("damaged", [f"{item.path}: {item.reason}" for item in verdict.damaged])
+    yield "everything is there exactly once" if verdict.is_whole else "launch again to run what is missing"
+
+
+def conclusion_lines(run: Run) -> Iterator[str]:
+    """After a launch: thresholds in words, and where the figures are."""
+    yield from status_lines(run)
+    try:
+        yield from threshold_lines(run.thresholds())
+    except QueryError:
+        pass  # no axis or no rule to find one by: then there is nothing to say
+    try:
+        figures = [run.path / "figures" / f"phase_diagram.{suffix}" for suffix in ("png", "pdf", "html")]
+        for figure in figures:
+            run.plot(out=figure)
+        yield "figure   " + ", ".join(_shown(path) for path in figures)
+    except QueryError as error:
+        yield f"no figure: {error}"
+
+
+def threshold_lines(rows: pl.DataFrame) -> Iterator[str]:
+    """One line per curve."""
+    for row in rows.iter_rows(named=True):
+        yield f"  {row}"
+
+
+def _failed(run: Run) -> list[str]:
+    rows = run.trials().filter(pl.col("status") == "failed").select("trial_id", "error").collect()
+    return [f"{trial_id}: {(error or '').strip().splitlines()[-1:]}" for trial_id, error in rows.iter_rows()]
+
+
+def _list(title: str, items: object) -> Iterator[str]:
+    assert isinstance(items, (list, tuple))
+    if items:
+        yield f"{title} ({len(items)}):"
+        yield from (f"    {item}" for item in items[:SHOWN])
+        if len(items) > SHOWN:
+            yield f"    ... and {len(items) - SHOWN} more"
+
+
+def _shown(path: Path) -> str:
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,200 @@
+"""A run directory, read: what was asked for, what is stored, what it means.
+
+    from orchestrator import Run
+
+    run = Run("runs/quickstart")
+    run.trials().filter(pl.col("status") == "solved").collect()
+    run.thresholds()
+    run.plot(x="easy_fraction", y="data_size", out="figure.pdf")
+
+Reading never imports a user's trainer and never writes, but for the figure that was asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from orchestrator.axis import AxisInfo
+from orchestrator.errors import QueryError
+from orchestrator.store import Damaged, Store
+from orchestrator.sweep import Plan, Sweep, load_stored_sweep
+
+if TYPE_CHECKING:
+    import altair as alt
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Wanted against stored."""
+
+    wanted: int
+    missing: tuple[str, ...]
+    """Ids of trials that are wanted and not stored."""
+    duplicated: tuple[str, ...]
+    """Ids of trials that are stored more than once."""
+    without_curve: tuple[str, ...]
+    """Ids of finished trials whose evaluations are not stored."""
+    damaged: tuple[Damaged, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not (self.missing or self.duplicated or self.without_curve or self.damaged)
+
+
+class Run:
+    """One run directory. Raises StoreError if `path` is none."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.store = Store.open(Path(path))
+
+    @property
+    def path(self) -> Path:
+        return self.store.path
+
+    @cached_property
+    def sweep(self) -> Sweep:
+        """The sweep as launched last."""
+        return load_stored_sweep(self.path / "sweep.yaml")
+
+    @cached_property
+    def plan(self) -> Plan:
+        return self.sweep.plan()
+
+    def trials(self) -> pl.LazyFrame:
+        """One row per stored trial. Rows from before the sweep gained an axis have its value too."""
+        return self.store.scan("trials").pipe(fill_axes, self.sweep)
+
+    def wanted_trials(self) -> pl.LazyFrame:
+        """The stored trials that the sweep, as launched last, asks for."""
+        wanted = pl.LazyFrame({"trial_id": [trial.trial_id for trial in self.plan.trials]}, schema={"trial_id": pl.String})
+        return self.trials().join(wanted, on="trial_id", how="semi", maintain_order="left")
+
+    def curves(self) -> pl.LazyFrame:
+        """One row per trial and evaluation, of finished trials."""
+        return self.store.scan("curves")
+
+    def query(self, sql: str) -> pl.DataFrame:
+        """The answer to one SQL query (polars' dialect) over the tables `trials` and `curves`."""
+        tables = {"trials": self.trials()}
+        if list((self.path / "curves").glob("*.parquet")):
+            tables["curves"] = self.curves()
+        try:
+            return pl.SQLContext(frames=tables).execute(sql).collect()
+        except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
+            self._raise_if_damaged()
+            raise QueryError(
+                f"this query cannot be answered: {str(error).strip().splitlines()[0]}\n"
+                f"    tables: {', '.join(tables)}; columns of trials: {', '.join(tables['trials'].collect_schema())}"
+            ) from error
+
+    def thresholds(self, along: str | None = None, *, at_steps: int | None = None) -> pl.DataFrame:
+        """One row per curve; see `orchestrator.thresholds`. `along`: the sweep's `search.along` unless given.
+        `at_steps`: the thresholds of a smaller step budget, from the same trials."""
+        from orchestrator.thresholds import thresholds
+
+        axis = self.axis(along or self._along())
+        if not axis.is_numeric:
+            raise QueryError(f"there is no threshold along {axis.name!r}: its values are no numbers")
+        if self.sweep.solved is None:
+            raise QueryError("there are no thresholds without a rule: the sweep has no `solved: {metric, at_least}`")
+        if at_steps is not None and any(t.config.get("train", {}).get("schedule") == "cosine" for t in self.plan.trials):
+            raise QueryError("--at-steps needs a constant learning rate: under a cosine a smaller budget is another run")
+        return self._collected(thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps))
+
+    def plot(
+        self,
+        x: str | None = None,
+        y: str | None = None,
+        facets: Sequence[str] | None = None,
+        value: str = "solved",
+        out: str | Path | None = None,
+    ) -> alt.TopLevelMixin:
+        """The phase diagram: `value` (`solved`, a column of trials, or a metric at the last evaluation) over x
+        and y, a panel for each value of the facets, thresholds on top. Written to `out` if given."""
+        from orchestrator import figures
+        from orchestrator.diagram import phase_diagram
+
+        chart = phase_diagram(self, x, y, facets, value)
+        if out is not None:
+            figures.save(chart, Path(out))
+        return chart
+
+    def verify(self) -> Verdict:
+        """Compare wanted and stored, and read every file to its end."""
+        damaged = self.store.damaged()
+        bad = {item.path for item in damaged}
+        stored = self._ids("trials", bad)
+        with_curve = set(self._ids("curves", bad))
+        counts = stored_counts(stored)
+        wanted = [trial.trial_id for trial in self.plan.trials]
+        statuses = self.store.statuses() if not bad else {}
+        silent = {trial_id for trial_id, status in statuses.items() if status == "failed"}
+        is_declared = bool(self.sweep.trainer.metrics(self.plan.trials[0].config))
+        return Verdict(
+            len(wanted),
+            tuple(trial_id for trial_id in wanted if trial_id not in counts),
+            tuple(trial_id for trial_id, count in counts.items() if count > 1),
+            tuple(t for t in wanted if is_declared and t in counts and t not in with_curve and t not in silent),
+            tuple(damaged),
+        )
+
+    def axis(self, name: str) -> AxisInfo:
+        """The axis of this name; QueryError naming those there are."""
+        for axis in self.sweep.axes:
+            if axis.name == name:
+                return axis
+        raise QueryError(f"there is no axis {name!r}; the axes are {', '.join(a.name for a in self.sweep.axes)}")
+
+    def _along(self) -> str:
+        along = self.sweep.search.along
+        if along is None:
+            raise QueryError("say along which axis: --along AXIS (the sweep has no `search.along`)")
+        return along
+
+    def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
+        try:
+            return frame.collect()
+        except pl.exceptions.PolarsError:
+            self._raise_if_damaged()
+            raise
+
+    def _raise_if_damaged(self) -> None:
+        """A file whose footer reads well may still be damaged inside: then say which."""
+        damaged = self.store.damaged()
+        inside = [item for item in damaged if item not in self.store.unreadable()]
+        if inside:
+            names = "\n".join(f"    {item.path}: {item.reason}" for item in inside)
+            raise QueryError(
+                f"damaged files:\n{names}\nDelete them and launch again: what they held will be run again."
+            ) from None
+
+    def _ids(self, kind: str, damaged: set[Path]) -> list[str]:
+        paths = [path for path in sorted((self.path / kind).glob("*.parquet")) if path not in damaged]
+        frames = [pl.read_parquet(path, columns=["trial_id"]) for path in paths]
+        return pl.concat(frames)["trial_id"].to_list() if frames else []
+
+
+def stored_counts(trial_ids: Sequence[str]) -> dict[str, int]:
+    """How often each id occurs."""
+    counts: dict[str, int] = {}
+    for trial_id in trial_ids:
+        counts[trial_id] = counts.get(trial_id, 0) + 1
+    return counts
+
+
+def fill_axes(trials: pl.LazyFrame, sweep: Sweep) -> pl.LazyFrame:
+    """Axes that a row's file does not know (the sweep has gained them since), from the row's config."""
+    present = trials.collect_schema()
+    values: list[Any] = []
+    for name, dtype in sweep.axis_dtypes.items():
+        path = "$" + "".join(f'["{part}"]' for part in sweep.axis_path(name))
+        from_config = pl.col("config").str.json_path_match(path).str.replace("^Infinity$", "inf").cast(dtype, strict=False)
+        known = pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype)
+        values.append(pl.coalesce(known, from_config).alias(name))
+    return trials.with_columns(values)

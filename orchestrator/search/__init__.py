@@ -1,0 +1,1 @@
+"""What to run next: ask/tell policies, pure, one file each."""

@@ -1,0 +1,325 @@
+"""A sweep file, validated: the whole of it, or every mistake in it at once.
+
+load_sweep         what a person wrote; a user's function is imported, since its source is part of
+                   every trial's identity
+load_stored_sweep  the copy in a run directory, for reading; no module of the user's is imported
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import polars as pl
+
+from orchestrator.axes_spec import DATA_SIZE, AxesRead, Axis, AxisReader
+from orchestrator.axis import AxisInfo
+from orchestrator.errors import KeyPath, SweepError
+from orchestrator.json_schema import sweep_schema
+from orchestrator.plan import Plan, make_plan
+from orchestrator.section import Fault, nearest, shown
+from orchestrator.sections import Sections, is_below_any, set_twice
+from orchestrator.sweep_file import (
+    SECTIONS,
+    TRANSFORMER_SOLVED,
+    PackSettings,
+    Search,
+    Solved,
+    SweepFile,
+    read_top_level,
+)
+from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_yaml
+from trainers.base import BUILT_IN, Trainer, load_trainer
+from trainers.function import FunctionTrainer
+
+__all__ = ["Plan", "Sweep", "json_schema", "load_stored_sweep", "load_sweep"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A valid sweep file, defaults filled in."""
+
+    name: str
+    question: str | None
+    expected: str | None
+    cost: str | None
+    trainer_name: str
+    trainer_version: str
+    sections: Mapping[str, Mapping[str, Any]]
+    """Every setting that no axis sets."""
+    seeds: Mapping[str, int]
+    """Random streams that do not follow the seed."""
+    varied: tuple[Axis, ...]
+    """The axes with all that planning needs; `seed` is the last."""
+    where: str | None
+    search: Search
+    """`along` and `control` are decided; `along` is None if no threshold is sought."""
+    solved: Solved | None
+    stop: Literal["solved", "never"]
+    pack: PackSettings
+    kinds: Mapping[str, type] = field(compare=False, repr=False)
+    """The dataclass of each section; empty for a user's function."""
+    document: YamlFile = field(compare=False, repr=False)
+    import_paths: tuple[str, ...] = field(default=(), compare=False)
+    """Folders that a user's function is imported from, beside PYTHONPATH."""
+    is_stored: bool = field(default=False, compare=False)
+    """Read from a run directory: nothing of the user's is imported."""
+
+    @property
+    def is_function(self) -> bool:
+        """Whether a user's function trains, whose sections and axes are free."""
+        return not self.kinds
+
+    @cached_property
+    def trainer(self) -> Trainer:
+        """A stored sweep's function declares what any function does, but cannot be started."""
+        if self.is_stored and self.is_function:
+            return FunctionTrainer(self.trainer_name, _not_imported)
+        return load_trainer(self.trainer_name)
+
+    @cached_property
+    def axes(self) -> tuple[AxisInfo, ...]:
+        """In the order of the file, `seed` last."""
+        return tuple(axis.info for axis in self.varied)
+
+    @cached_property
+    def axis_dtypes(self) -> dict[str, pl.DataType]:
+        """The type of each axis' column."""
+        return {axis.name: axis.dtype for axis in self.varied}
+
+    def axis_path(self, name: str) -> KeyPath:
+        """Where a config holds the value of an axis."""
+        return next(axis.path for axis in self.varied if axis.name == name)
+
+    def plan(self) -> Plan:
+        """The wanted trials. Raises SweepError if the combinations of a stored sweep have become invalid."""
+        plan, faults = self.planned
+        _raise_if_any(self.document, faults)
+        return plan
+
+    @cached_property
+    def planned(self) -> tuple[Plan, list[Fault]]:
+        return make_plan(self)
+
+    def to_yaml(self) -> str:
+        """A sweep file that loads as an equal sweep, whatever the defaults will be then."""
+        data: dict[str, Any] = {
+            "name": self.name,
+            "question": self.question,
+            "expected": self.expected,
+            "cost": self.cost,
+            "trainer": self.trainer_name,
+            "trainer_version": self.trainer_version,
+            **self.sections,
+            "seeds": self.seeds or None,
+            "axes": {axis.name: axis.spec for axis in self.varied},
+            "where": self.where,
+            "search": self.search.model_dump(exclude_none=True),
+            "solved": self.solved and self.solved.model_dump(exclude_none=True),
+            "stop": self.stop,
+            "pack": self.pack.model_dump(exclude_none=True),
+        }
+        return dump_yaml({key: value for key, value in data.items() if value is not None})
+
+
+def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
+    """The sweep of a file, with `--set`-like overrides (`model.width=32`). Raises SweepError.
+
+    The file's folder is put at the end of `sys.path`, and stays there: the user's module may import others
+    when it runs.
+    """
+    document = apply_overrides(read_yaml(path), overrides)
+    folder = str(Path(path).resolve().parent)
+    if folder not in sys.path:
+        sys.path.append(folder)
+    sweep, faults = _read(document, _imported_trainer(document.data), (folder,))
+    return _checked(document, sweep, faults + (sweep.planned[1] if sweep else []))
+
+
+def load_stored_sweep(path: Path | str) -> Sweep:
+    """The sweep of a run directory's `sweep.yaml`, as it was launched. Imports nothing of the user's."""
+    document = read_yaml(path)
+    return _checked(document, *_read(document, _stored_trainer(document.data)))
+
+
+def json_schema() -> dict[str, Any]:
+    """JSON Schema (draft 2020-12) of a sweep file."""
+    return sweep_schema(load_trainer("transformer").sections({}))
+
+
+def _raise_if_any(document: YamlFile, faults: Sequence[Fault]) -> None:
+    if faults:
+        raise SweepError([document.mistake(f.path, f.message, f.allowed, f.nearest) for f in faults])
+
+
+def _not_imported(config: Mapping[str, Any], report: object) -> None:
+    raise RuntimeError("a stored sweep does not import its trainer; load the sweep file itself to train")
+
+
+def _checked(document: YamlFile, sweep: Sweep | None, faults: Sequence[Fault]) -> Sweep:
+    _raise_if_any(document, faults)
+    assert sweep is not None, "a sweep that was not built has faults"
+    return sweep
+
+
+@dataclass(frozen=True)
+class _Declared:
+    """What a trainer says about its sweep files. No `kinds`: its sections are free."""
+
+    name: str
+    version: str
+    kinds: Mapping[str, type] = field(default_factory=dict)
+    short_names: Mapping[str, str] = field(default_factory=dict)
+
+
+_ADDRESS = re.compile(r"[^\W\d][\w.]*:[^\W\d]\w*")
+
+
+def _trainer_name(data: Mapping[str, Any]) -> str | Fault:
+    name = data.get("trainer", "transformer")
+    if name in (None, *BUILT_IN):
+        return name or "transformer"
+    if isinstance(name, str) and _ADDRESS.fullmatch(name):
+        return name
+    allowed = f"{', '.join(BUILT_IN)}, or package.module:function"
+    return Fault(("trainer",), f"{shown(name)} is not allowed", allowed, nearest(name, BUILT_IN))
+
+
+def _imported_trainer(data: Mapping[str, Any]) -> _Declared | Fault:
+    name = _trainer_name(data)
+    if isinstance(name, Fault):
+        return name
+    try:
+        trainer = load_trainer(name)
+        declared = _declared(name, trainer, data)
+        if isinstance(declared, Fault):
+            return declared
+        return dataclasses.replace(declared, version=trainer.version(_askable(data)))
+    except (Exception, SystemExit) as error:  # a user's module may raise anything when imported
+        if name in BUILT_IN:
+            raise
+        return Fault(("trainer",), f"cannot import {name}: {_reason(error)}")
+
+
+def _stored_trainer(data: Mapping[str, Any]) -> _Declared | Fault:
+    name, version = _trainer_name(data), data.get("trainer_version")
+    if isinstance(name, Fault):
+        return name
+    if not isinstance(version, str):
+        return Fault(("trainer_version",), "is required in a run directory", "text")
+    if name not in BUILT_IN:
+        return _Declared(name, version)
+    declared = _declared(name, load_trainer(name), data)
+    return declared if isinstance(declared, Fault) else dataclasses.replace(declared, version=version)
+
+
+def _declared(name: str, trainer: Trainer, data: Mapping[str, Any]) -> _Declared | Fault:
+    try:
+        kinds = trainer.sections(_askable(data))
+    except ValueError as error:
+        return Fault(("task", "name"), str(error))
+    return _Declared(name, "", kinds, trainer.short_names if kinds else {})
+
+
+def _reason(error: BaseException) -> str:
+    """The error in one line, with the place in the user's module where that is not said already."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({Path(frames[-1].filename).name}, line {frames[-1].lineno})" if frames else ""
+    is_placed = isinstance(error, (ImportError, AttributeError, SyntaxError))
+    return f"{type(error).__name__}: {error}{'' if is_placed else place}"
+
+
+def _askable(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The file as a trainer may be asked about it: what its sections will refuse anyway is left out."""
+    kept = {key: value for key, value in data.items() if key not in SECTIONS or isinstance(value, dict)}
+    if not isinstance(kept.get("task", {}).get("name", ""), str):
+        kept["task"] = {key: value for key, value in kept["task"].items() if key != "name"}
+    return kept
+
+
+def _read(
+    document: YamlFile, declared: _Declared | Fault, import_paths: tuple[str, ...] | None = None
+) -> tuple[Sweep | None, list[Fault]]:
+    """The sweep, unless its trainer, axes or sections are at fault, and what is wrong so far. A sweep without
+    import paths is a stored one.
+    """
+    if isinstance(declared, Fault):
+        _, _, faults = read_top_level(document.data, is_free=":" in str(document.data.get("trainer")))
+        return None, [declared, *(fault for fault in faults if fault.path != declared.path)]
+    file, given, faults = read_top_level(document.data, is_free=not declared.kinds)
+    strangers = [
+        Fault((name,), f"{declared.name} has no such section") for name in given if name not in declared.kinds
+    ]
+    reader = AxisReader(declared.kinds, declared.short_names)
+    read = reader.read(file.axes)
+    search, search_faults = _search(file, reader, read, is_free=not declared.kinds)
+    axes = _with_control(read.axes, search)
+    sections = Sections(declared.kinds, given, axes)
+    known = [*read.broken, *(fault.path for fault in faults)]
+    blocking = [
+        *(strangers if declared.kinds else []),
+        *(fault.below("axes") for fault in read.faults),
+        *set_twice(axes, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
+        *(fault for fault in sections.faults() if not is_below_any(fault.path, known)),
+    ]
+    if blocking or read.broken or any(fault.path[0] in SECTIONS for fault in faults):
+        return None, [*faults, *search_faults, *blocking]
+    solved = file.solved or (Solved(**TRANSFORMER_SOLVED) if declared.kinds else None)
+    sweep = Sweep(
+        name=file.name,
+        question=file.question,
+        expected=file.expected,
+        cost=file.cost,
+        trainer_name=declared.name,
+        trainer_version=declared.version,
+        sections=sections.defaults(),
+        seeds=file.seeds.model_dump(exclude_none=True),
+        varied=tuple(axes),
+        where=file.where,
+        search=search,
+        solved=solved,
+        stop=file.stop,
+        pack=file.pack,
+        kinds=declared.kinds,
+        document=document,
+        import_paths=import_paths or (),
+        is_stored=import_paths is None,
+    )
+    return sweep, [*faults, *search_faults]
+
+
+def _search(file: SweepFile, reader: AxisReader, read: AxesRead, is_free: bool) -> tuple[Search, list[Fault]]:
+    """The search with its axis and its control decided."""
+    numeric = [axis.name for axis in read.axes if axis.scale != "category"]
+    along, control = file.search.along, file.search.control
+    if along is not None and reader.canonical_name(along) not in numeric:
+        if read.broken:
+            return Search(), []  # the axis may be one of those
+        allowed = ", ".join(numeric) or "none here"
+        return Search(), [
+            Fault(("search", "along"), f"{along!r} is no axis of numbers", allowed, nearest(along, numeric))
+        ]
+    name = DATA_SIZE if along is None and DATA_SIZE in numeric else along and reader.canonical_name(along)
+    if control and name != DATA_SIZE:
+        return Search(), [
+            Fault(("search", "control"), "the control is data_size = inf: it needs along: data_size")
+        ]
+    is_on = name == DATA_SIZE and (not is_free if control is None else control)
+    return Search(kind=file.search.kind, along=name, control=is_on), []
+
+
+def _with_control(axes: Sequence[Axis], search: Search) -> list[Axis]:
+    return [
+        dataclasses.replace(axis, values=(*axis.values, math.inf))
+        if search.control and axis.name == search.along and math.inf not in axis.values
+        else axis
+        for axis in axes
+    ]

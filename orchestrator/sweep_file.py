@@ -1,0 +1,173 @@
+"""The top level of a sweep file, key by key."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, model_validator
+
+from orchestrator.axes_spec import AxisSpec
+from orchestrator.section import Fault, check, nearest
+
+SECTIONS = ("task", "model", "train")
+TRANSFORMER_SOLVED: Mapping[str, Any] = {"metric": "test_accuracy", "at_least": 0.95}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Seeds(_Part):
+    """Random streams that do not follow `seed`."""
+
+    task: int | None = Field(default=None, ge=0, description="What the task hides (permutations, ...).")
+    data: int | None = Field(default=None, ge=0, description="Which examples are in the pool.")
+    init: int | None = Field(default=None, ge=0, description="The weights to begin with.")
+    order: int | None = Field(default=None, ge=0, description="Which examples are in which batch.")
+    eval: int | None = Field(default=None, ge=0, description="Which examples are held out.")
+
+
+class Search(_Part):
+    """What to run, and along which axis thresholds are sought."""
+
+    kind: Literal["grid"] = Field(
+        default="grid", description="`grid`: every combination of the axes' values."
+    )
+    along: str | None = Field(
+        default=None,
+        description="The axis along which thresholds are sought; data_size unless set, if that is an axis.",
+    )
+    control: bool | None = Field(
+        default=None,
+        description="Add a control at data_size: inf to every curve along data_size. On unless turned off; "
+        "for a user's function off unless turned on.",
+    )
+
+
+class Solved(_Part):
+    """When a trial counts as solved: at two evaluations in a row."""
+
+    metric: str = Field(description="Name of the metric.")
+    at_least: float | None = Field(default=None, description="Solved where the metric is this or more.")
+    at_most: float | None = Field(default=None, description="Solved where the metric is this or less.")
+
+    @model_validator(mode="after")
+    def _one_target(self) -> Solved:
+        if (self.at_least is None) == (self.at_most is None):
+            raise ValueError("needs either at_least or at_most")
+        return self
+
+
+class PackSettings(_Part):
+    """How trials are batched. Changes cost, never results, and is no part of a trial's identity."""
+
+    size: int | None = Field(
+        default=None, ge=1, description="Most trials in a pack; chosen for the device unless set."
+    )
+    slots: int | None = Field(
+        default=None, ge=1, description="Trials that train at once; chosen for the device unless set."
+    )
+    cpus: float = Field(default=1.0, gt=0, description="CPU cores of a pack; fractions allowed.")
+    gpus: float = Field(default=0.0, ge=0, description="GPUs of a pack; fractions allowed.")
+
+
+def _name(name: str) -> str:
+    if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", name) is None or name in (".", ".."):
+        raise ValueError("must be 1 to 64 of the characters A-Z a-z 0-9 . _ - (and not . or ..)")
+    return name
+
+
+class SweepFile(_Part):
+    """A sweep: one question, the axes to vary, and what to train at each point of them."""
+
+    name: Annotated[str, AfterValidator(_name)] = Field(
+        description="Names the run directory, runs/<name>: letters, digits and . _ -"
+    )
+    question: str | None = Field(default=None, description="What the sweep is to answer.")
+    expected: str | None = Field(
+        default=None, description="The answer that is expected, written down beforehand."
+    )
+    cost: str | None = Field(default=None, description="What it costs to run.")
+    trainer: str = Field(
+        default="transformer",
+        description="`transformer`, or package.module:function for one of your own (modules beside this file "
+        "are found).",
+    )
+    trainer_version: str | None = Field(
+        default=None, description="Written into the copy in the run directory; launching sets it anew."
+    )
+    task: Mapping[str, Any] = Field(default={}, description="What is learned; its fields depend on `name`.")
+    model: Mapping[str, Any] = Field(default={}, description="What learns it.")
+    train: Mapping[str, Any] = Field(default={}, description="How it is trained.")
+    seeds: Seeds = Field(
+        Seeds(), description="Random streams that do not follow `seed`, each a whole number."
+    )
+    axes: Mapping[str, SkipValidation[AxisSpec]] = Field(
+        default={},
+        description="What varies: a short name (k, depth, data_size, easy_fraction, seed, ...) or a dotted "
+        "field (train.lr), with a list of values, a range {log2: [6, 18], points: 25} (log10, linear), or "
+        "for seed a count. A field that takes numbers or text takes numbers only on an axis.",
+    )
+    where: str | None = Field(
+        default=None,
+        description="SQL over the axes, seed excepted; cells where it is not true are left out. Quote dotted "
+        'names: "train.lr" < 0.01. The control is the cell with data_size = inf.',
+    )
+    search: Search = Field(
+        default=Search(), description="What to run, and along which axis thresholds are sought."
+    )
+    solved: Solved | None = Field(
+        default=None,
+        description="When a trial counts as solved; test_accuracy of at least 0.95 unless set. For a user's "
+        "function there is no such rule unless set, and a trial that finishes is `unsolved`.",
+    )
+    stop: Literal["solved", "never"] = Field(
+        default="solved", description="Whether a trial ends once it is solved. `never` if later steps matter."
+    )
+    pack: PackSettings = Field(
+        default=PackSettings(), description="How trials are batched; never changes a result."
+    )
+
+
+def read_top_level(
+    data: Mapping[str, Any], is_free: bool
+) -> tuple[SweepFile, dict[str, Mapping[str, Any]], list[Fault]]:
+    """The top level, the sections that are given, and what is wrong; faulty keys are as if left out.
+
+    `is_free`: a user's function trains, so that other mappings are sections of the user's own. Keys with
+    nothing behind them are as if left out.
+    """
+    given = {key: value for key, value in data.items() if value is not None}
+    own, faults = _own_sections(given) if is_free else ({}, [])
+    mine = {
+        key: value
+        for key, value in given.items()
+        if key not in own and (key,) not in {f.path for f in faults}
+    }
+    file, wrong = check(SweepFile, mine)
+    if file is None:
+        sound = {key: value for key, value in mine.items() if key not in {fault.path[0] for fault in wrong}}
+        file, _ = check(SweepFile, {"name": "faulty", **sound})
+    sections = {name: given[name] for name in SECTIONS if isinstance(given.get(name), dict)}
+    return file, {**sections, **own}, [*faults, *wrong]
+
+
+def _own_sections(data: Mapping[str, Any]) -> tuple[dict[str, Mapping[str, Any]], list[Fault]]:
+    """Mappings under names of the user's own. A name that looks like a slip of the pen is none."""
+    known = list(SweepFile.model_fields)
+    own: dict[str, Mapping[str, Any]] = {}
+    faults = []
+    for key, value in data.items():
+        near = nearest(key, known, cutoff=0.75)
+        if key in known:
+            continue
+        if near or not isinstance(value, dict):
+            hint = "a name less like these" if near else "a mapping"
+            faults.append(
+                Fault((key,), "unknown key", f"{', '.join(known)}, or a section of your own: {hint}", near)
+            )
+        else:
+            own[key] = value
+    return own, faults

@@ -1,0 +1,156 @@
+"""Ray Tune schedules packs: a pack is one Tune trial. The only file that imports ray.tune.
+
+Tune gives resources, placement and warm workers. Its loggers, checkpoints and experiment state are off: the
+store does that, and better (see docs/decisions.md for what was measured).
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from orchestrator.driver import Driver
+from orchestrator.errors import OrchestratorError, StoreError
+from orchestrator.worker import PackProgress, Worker, WorkOrder
+
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    # Experiment snapshots serve Tune's own resume, which nobody uses here.
+    "TUNE_GLOBAL_CHECKPOINT_S": "31536000",
+    # Ctrl-C is the launcher's: it stops through the driver, so that workers store what they have.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+def run_tune(driver: Driver, watch: Callable[[], None], *, cpus: float, gpus: float) -> None:
+    """Run until the driver is finished, on the Ray cluster that this process is connected to. `watch` is
+    called several times a second. `cpus`, `gpus`: what one pack takes, fractions allowed."""
+    os.environ.update(_ENVIRONMENT)
+    from ray import tune
+
+    scratch = driver.store.path / "cluster" / f"tune-{driver.order.epoch}"
+    try:
+        tune.run(
+            tune.with_parameters(_trainable(), order=driver.order),
+            name="packs",
+            storage_path=str(scratch.absolute()),
+            search_alg=_searcher(driver, watch),
+            stop=_stopper(driver),
+            num_samples=-1,
+            resources_per_trial={"cpu": cpus, "gpu": gpus},
+            reuse_actors=True,
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            raise_on_failed_trial=False,
+            verbose=0,
+        )
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _trainable() -> type:
+    from ray import tune
+
+    class PackTrainable(tune.Trainable):  # type: ignore[misc]
+        """A worker, taking up one pack after the other."""
+
+        def setup(self, config: dict[str, Any], order: WorkOrder) -> None:
+            self.order = order
+            self.worker: Worker | None = None
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.cleanup()
+            return True
+
+        def step(self) -> dict[str, Any]:
+            try:
+                self.worker = self.worker or Worker(self.order, self.config["pack_id"])
+                progress = self.worker.advance()
+            except OrchestratorError as failure:
+                self.worker = None
+                return {"failure": str(failure), "done": True}
+            if progress.is_done:
+                self.worker = None
+            return {
+                "trial_steps": progress.trial_steps,
+                "statuses": progress.statuses,
+                "is_done": progress.is_done,
+                "done": progress.is_done,
+            }
+
+        def cleanup(self) -> None:
+            worker, self.worker = self.worker, None
+            if worker is not None:
+                worker.leave()
+
+    return PackTrainable
+
+
+def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
+    from ray.tune.search import Searcher
+
+    class PackSearcher(Searcher):  # type: ignore[misc]
+        """Hands the driver's packs to Tune, and what comes back to the driver."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.packs: dict[str, str] = {}
+
+        def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+            watch()
+            if driver.is_finished:
+                return str(Searcher.FINISHED)
+            pack_id = driver.next_pack()
+            if pack_id is None:
+                return str(Searcher.FINISHED) if driver.is_finished else None
+            self.packs[trial_id] = pack_id
+            return {"pack_id": pack_id}
+
+        def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+            watch()
+            if "statuses" in result:
+                driver.progressed(PackProgress(result["trial_steps"], result["statuses"], result["is_done"]))
+
+        def on_trial_complete(
+            self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+        ) -> None:
+            pack_id = self.packs.pop(trial_id)
+            if result and "failure" in result:
+                driver.left(pack_id)
+                driver.abort(StoreError(result["failure"]))
+            elif result and result.get("is_done") and not error:
+                self.on_trial_result(trial_id, result)
+                driver.ended(pack_id)
+            elif driver.stop_requested and not error:
+                driver.left(pack_id)
+            else:
+                driver.died(pack_id)
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the store is the state."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing: the store is the state."""
+
+    return PackSearcher()
+
+
+def _stopper(driver: Driver) -> Any:
+    from ray.tune import Stopper
+
+    class StopWithDriver(Stopper):  # type: ignore[misc]
+        """Ends every pack once the driver was asked to stop."""
+
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return driver.stop_requested
+
+    return StopWithDriver()

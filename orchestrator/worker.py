@@ -1,0 +1,225 @@
+"""What a worker does with one pack: train it, publish what ends, checkpoint what doesn't.
+
+The order of writes is what makes a kill at any moment harmless: curves of part n, rows of part n, then the
+checkpoint that leaves those trials behind. Before each of them the worker asks whether its driver is still
+the one in charge, and leaves if not.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from orchestrator.errors import OrchestratorError
+from orchestrator.packs import OpenPack
+from orchestrator.publish import store_errors
+from orchestrator.schema import with_metrics
+from orchestrator.store import Store, rows_frame
+from orchestrator.trial import Trial, canonical_json
+from trainers.base import Outcome, Resources, Training, TrialSpec, load_trainer
+
+
+class Superseded(OrchestratorError):
+    """Another driver is in charge of this run now; this worker must write no more."""
+
+
+@dataclass(frozen=True)
+class WorkOrder:
+    """All that a worker must know beside the pack: plain values, the same for every pack of a launch."""
+
+    run_dir: Path
+    trainer: str
+    import_paths: tuple[str, ...]
+    """Folders that user modules are imported from (the sweep file's own)."""
+    epoch: int
+    resources: Resources
+    trials_schema: Mapping[str, Any]
+    curves_schema: Mapping[str, Any]
+    code_version: str
+    publish_every_s: float = 5.0
+    checkpoint_every_s: float = 30.0
+
+
+@dataclass(frozen=True)
+class PackProgress:
+    """What a worker has done since it said so last."""
+
+    trial_steps: int
+    statuses: Mapping[str, str]
+    """Status of each trial that was published, by id."""
+    is_done: bool
+    """The pack is stored whole."""
+
+
+class Worker:
+    """One pack under training in this process.
+
+    `advance` until it says done, or `leave` at any point between two calls; both end with nothing of this
+    pack half done. An exception out of `advance` is recorded in the attempt and goes on to the caller.
+    """
+
+    def __init__(self, order: WorkOrder, pack_id: str) -> None:
+        self.order, self.store = order, Store(order.run_dir)
+        self.files = OpenPack(self.store, pack_id)
+        self.trials = {trial.trial_id: trial for trial in self.files.load().trials}
+        self._check_epoch()
+        self.attempt = self.files.begin_attempt(order.epoch)
+        self.published = self._published()
+        self.pending: list[Outcome] = []
+        self.curves_schema = pl.Schema(order.curves_schema)
+        self.last_publish = self.last_checkpoint = time.monotonic()
+        self.reported_steps = 0
+        try:
+            self.training = self._start()
+        except Exception:
+            self.attempt.update(error=_last_lines(traceback.format_exc()))
+            raise
+
+    def advance(self, budget_s: float = 1.0) -> PackProgress:
+        """Train for about `budget_s` seconds, at least to the next evaluation."""
+        deadline = time.monotonic() + budget_s
+        statuses: dict[str, str] = {}
+        try:
+            while not self.training.is_finished:
+                self.pending += self.training.advance()
+                statuses |= self._store_what_is_due()
+                if time.monotonic() >= deadline:
+                    break
+            if self.training.is_finished:
+                statuses |= self._publish()
+        except OrchestratorError:
+            self.attempt.withdraw()  # the disk's fault or a new driver's, not a trial's
+            raise
+        except Exception:
+            self.attempt.update(error=_last_lines(traceback.format_exc()))
+            raise
+        steps = self.training.trial_steps - self.reported_steps
+        self.reported_steps += steps
+        if self.training.is_finished:
+            self.attempt.withdraw()
+        return PackProgress(steps, statuses, self.training.is_finished)
+
+    def leave(self) -> None:
+        """Store everything that is ready and withdraw: someone wants this worker to go."""
+        self._publish()
+        if not self.training.is_finished:
+            self._checkpoint()
+        self.attempt.withdraw()
+
+    def _start(self) -> Training:
+        for path in self.order.import_paths:
+            if path not in sys.path:
+                sys.path.insert(0, path)
+        trainer = load_trainer(self.order.trainer)
+        specs = [TrialSpec(trial.trial_id, trial.config) for trial in self.trials.values()]
+        for checkpoint in self.files.checkpoints():
+            try:
+                return trainer.start(specs, self.order.resources, checkpoint, self._on_active)
+            except (OSError, RuntimeError, ValueError, KeyError, EOFError):
+                checkpoint.unlink(missing_ok=True)  # damaged: the one before it, or from the start
+        if not trainer.fuses:
+            # Nothing carries over between its trials, so what is stored needs no second run.
+            specs = [spec for spec in specs if spec.trial_id not in self.published]
+        return trainer.start(specs, self.order.resources, None, self._on_active)
+
+    def _on_active(self, trial_ids: Sequence[str]) -> None:
+        self.attempt.update(active=tuple(trial_ids))
+
+    def _store_what_is_due(self) -> dict[str, str]:
+        now = time.monotonic()
+        statuses = self._publish() if now - self.last_publish >= self.order.publish_every_s else {}
+        if now - self.last_checkpoint >= self.order.checkpoint_every_s and not self.training.is_finished:
+            statuses |= self._publish()
+            self._checkpoint()
+        return statuses
+
+    def _publish(self) -> dict[str, str]:
+        """Publish the outcomes at hand that aren't stored yet; their statuses by trial id."""
+        self.last_publish = time.monotonic()
+        outcomes = [outcome for outcome in self.pending if outcome.trial_id not in self.published]
+        self.pending = []
+        if not outcomes:
+            return {}
+        # Failed trials have files of their own, so that a retry takes them away without touching others.
+        groups = [[o for o in outcomes if (o.status == "failed") is failed] for failed in (False, True)]
+        for group in filter(None, groups):
+            self._publish_part(group)
+        self.files.forget_attempts(but=self.attempt.path)
+        statuses = {outcome.trial_id: outcome.status for outcome in outcomes}
+        self.published |= statuses.keys()
+        return statuses
+
+    def _publish_part(self, outcomes: Sequence[Outcome]) -> None:
+        curves = self._curves(outcomes)
+        if curves.schema != self.curves_schema:
+            self.store.publish_schema("curves", curves.schema)
+            self.curves_schema = curves.schema
+        rows = outcome_rows(outcomes, self.trials, self.files.pack_id, self.order)
+        parts = self.store.parts("trials", self.files.pack_id)
+        part = parts[-1] + 1 if parts else 0
+        self._check_epoch()
+        self.store.publish("curves", self.files.pack_id, part, curves)
+        self._check_epoch()
+        if not self.store.publish("trials", self.files.pack_id, part, rows):
+            raise Superseded(f"{self.files.pack_id}: part {part} was written by another worker")
+
+    def _curves(self, outcomes: Sequence[Outcome]) -> pl.DataFrame:
+        rows = [{"trial_id": o.trial_id, **point} for o in outcomes for point in o.curve]
+        metrics = list(dict.fromkeys(name for row in rows for name in row))
+        return rows_frame(rows, with_metrics(self.curves_schema, metrics))
+
+    def _checkpoint(self) -> None:
+        self._check_epoch()
+        with store_errors(self.files.checkpoint_dir):
+            if self.files.write_checkpoint(self.order.epoch, self.training.save):
+                self.files.forget_attempts(but=self.attempt.path)
+        self.last_checkpoint = time.monotonic()
+
+    def _published(self) -> set[str]:
+        """Trials of this pack that are stored. A part that exists is never assumed to hold the trials that
+        would be written now; curves without rows are what an older driver's worker left when it died."""
+        parts = self.store.parts("trials", self.files.pack_id)
+        for part in set(self.store.parts("curves", self.files.pack_id)) - set(parts):
+            self.store.part_path("curves", self.files.pack_id, part).unlink(missing_ok=True)
+        return set(self.store.statuses_in(self.files.pack_id))
+
+    def _check_epoch(self) -> None:
+        if self.store.epoch != self.order.epoch:
+            raise Superseded(f"{self.order.run_dir}: a newer launch is in charge")
+
+
+def outcome_rows(
+    outcomes: Sequence[Outcome], trials: Mapping[str, Trial], pack_id: str, order: WorkOrder
+) -> pl.DataFrame:
+    """The rows that these outcomes are stored as."""
+    rows = []
+    for outcome in outcomes:
+        trial = trials[outcome.trial_id]
+        rows.append(
+            {
+                "trial_id": outcome.trial_id,
+                "pack_id": pack_id,
+                **trial.axes,
+                "status": outcome.status,
+                **outcome.values,
+                "error": outcome.error,
+                "device": order.resources.device,
+                "code_version": order.code_version,
+                "started_at": datetime.fromtimestamp(outcome.started_at, UTC),
+                "ended_at": datetime.fromtimestamp(outcome.ended_at, UTC),
+                "config": canonical_json(trial.config),
+            }
+        )
+    return rows_frame(rows, pl.Schema(order.trials_schema))
+
+
+def _last_lines(text: str, n: int = 3) -> str:
+    return "\n".join(text.strip().splitlines()[-n:])

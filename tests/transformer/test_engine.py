@@ -1,0 +1,153 @@
+"""The laws of a pack under training."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from configs import config, specs
+from trainers.base import Outcome, Resources, TrialSpec
+from trainers.transformer.engine import PackTraining
+
+STABLE = ("started_at", "ended_at", "train_s")
+
+
+def start(trials: Sequence[TrialSpec], slots: int | None = None, checkpoint: Path | None = None) -> PackTraining:
+    return PackTraining(trials, Resources(slots=slots), checkpoint, lambda ids: None)
+
+
+def finish(training: PackTraining) -> dict[str, dict[str, Any]]:
+    """Rows and curves by trial id, without wall times."""
+    outcomes: list[Outcome] = []
+    while not training.is_finished:
+        outcomes += training.advance()
+    return {o.trial_id: plain(o) for o in outcomes}
+
+
+def plain(outcome: Outcome) -> dict[str, Any]:
+    values = {name: value for name, value in outcome.values.items() if name not in STABLE}
+    return {"status": outcome.status, "values": values, "curve": list(outcome.curve)}
+
+
+MIXED = [
+    config(seed=0),
+    config(seed=1, task={"data_size": 64.0, "easy_fraction": 0.5}),
+    config(seed=2, task={"data_size": math.inf}, train={"lr": 1e-3, "weight_decay": 0.0, "clip": None}),
+    config(seed=3, task={"easy_fraction": 0.25, "curriculum": "staged"}, train={"steps": 40}),
+    config(seed=4, task={"sampling": "epochs", "data_size": 100.0}, train={"steps": 20}),
+]
+
+
+@pytest.mark.parametrize("slots", [2, 3, 5])
+def test_packed_equals_solo(slots: int) -> None:
+    """Which trials share a pack changes nothing but rounding: 50 steps agree to 1e-5, refilled slots included."""
+    packed = finish(start(specs(*MIXED), slots))
+    for trial in specs(*MIXED):
+        solo = finish(start([trial]))[trial.trial_id]
+        points = zip(solo["curve"][:5], packed[trial.trial_id]["curve"][:5], strict=True) if solo["curve"] else ()
+        for expected, got in points:
+            assert expected["step"] == got["step"]
+            for name in ("train_loss", "test_loss"):
+                assert got[name] == (None if expected[name] is None else pytest.approx(expected[name], abs=1e-5))
+        assert solo["values"]["hard_seen"] == packed[trial.trial_id]["values"]["hard_seen"]
+
+
+def test_parameters_of_packed_and_solo_agree() -> None:
+    """After 50 steps the parameters of 64 packed trials are those of solo training to 1e-5."""
+    trials = specs(*(config(seed=seed, train={"eval_every": 50, "steps": 100}) for seed in range(64)))
+    packed = start(trials, 64)
+    packed.advance()
+    for s in (0, 31, 63):
+        solo = start([trials[s]])
+        solo.advance()
+        torch.testing.assert_close(packed.params[s], solo.params[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [1, 3, 5])
+def test_resumed_equals_uninterrupted(blocks: int, tmp_path: Path) -> None:
+    """Saved after any block and started again, a pack ends with the same bits."""
+    expected = finish(start(specs(*MIXED), 2))
+    training = start(specs(*MIXED), 2)
+    before = {o.trial_id: plain(o) for _ in range(blocks) for o in training.advance()}
+    assert training.save(tmp_path / "checkpoint")
+    resumed = start(specs(*MIXED), 4, tmp_path / "checkpoint")  # the checkpoint's slots, not these, count
+    assert expected == before | finish(resumed)
+
+
+def test_same_pack_same_bits() -> None:
+    """Training a pack twice gives the same bits."""
+    assert finish(start(specs(*MIXED), 3)) == finish(start(specs(*MIXED), 3))
+
+
+def test_checkpoint_of_another_pack_is_refused(tmp_path: Path) -> None:
+    """A checkpoint goes with its own trials only."""
+    start(specs(MIXED[0])).save(tmp_path / "checkpoint")
+    with pytest.raises(ValueError, match="this checkpoint belongs to another pack"):
+        start(specs(*MIXED), None, tmp_path / "checkpoint")
+
+
+def test_a_diverging_trial_ends_alone() -> None:
+    """A trial whose loss leaves the finite numbers ends as diverged; its neighbours do not notice."""
+    wild = config(seed=9, train={"lr": 1e18, "warmup": 0, "clip": None})
+    calm = [config(seed=seed) for seed in (0, 1)]
+    rows = finish(start(specs(calm[0], wild, calm[1])))
+    assert rows["trial-1"]["status"] == rows["trial-1"]["values"]["stopped_by"] == "diverged"
+    assert rows["trial-1"]["values"]["steps"] < 60
+    alone = finish(start(specs(calm[0], config(seed=5), calm[1])))
+    assert alone["trial-0"] == rows["trial-0"]
+    assert alone["trial-2"]["curve"] == rows["trial-2"]["curve"]
+
+
+def test_active_trials_are_announced() -> None:
+    """Whoever drives a pack hears which trials are about to train, whenever that changes."""
+    heard: list[list[str]] = []
+    training = PackTraining(
+        specs(*(config(seed=seed, train={"steps": steps}) for seed, steps in enumerate((10, 20, 10)))),
+        Resources(slots=2),
+        None,
+        lambda ids: heard.append(list(ids)),
+    )
+    finish(training)
+    assert heard == [["trial-0", "trial-1"], ["trial-2", "trial-1"]]
+
+
+@pytest.mark.slow
+def test_an_easy_setting_is_learned_and_an_impossible_one_is_not() -> None:
+    """A tiny model learns 1-fold composition from half of its inputs; from four inputs it cannot."""
+    task = {"n": 5, "k": 1, "eval_size": 128}
+    train = {"steps": 600, "batch_size": 64, "eval_every": 25}
+    model = {"width": 32, "heads": 4}
+    enough = config(task={**task, "data_size": 300.0}, train=train, model=model)
+    too_few = config(task={**task, "data_size": 4.0}, train=train, model=model)
+    rows = finish(start(specs(enough, too_few)))
+    assert rows["trial-0"]["status"] == "solved"
+    assert rows["trial-1"]["status"] == "unsolved"
+    assert rows["trial-1"]["values"]["best_score"] < 0.6
+
+
+@pytest.mark.slow
+def test_solve_rates_do_not_depend_on_packing() -> None:
+    """Over 100 trials near the threshold, as many are solved packed as solo (paired, exact sign test)."""
+    trials = specs(
+        *(
+            config(
+                seed=seed,
+                task={"n": 5, "k": 1, "data_size": 150.0, "eval_size": 64},
+                train={"steps": 150, "batch_size": 32, "eval_every": 25},
+                model={"width": 16},
+            )
+            for seed in range(100)
+        )
+    )
+    packed = finish(start(trials, 25))
+    solo = {trial.trial_id: finish(start([trial]))[trial.trial_id] for trial in trials}
+    solved = {name: {i for i, row in rows.items() if row["status"] == "solved"} for name, rows in (("packed", packed), ("solo", solo))}
+    gained, lost = len(solved["packed"] - solved["solo"]), len(solved["solo"] - solved["packed"])
+    assert 10 <= len(solved["solo"]) <= 90, "the setting must be near its threshold, or the test says nothing"
+    n_flipped = gained + lost
+    tail = sum(math.comb(n_flipped, i) for i in range(min(gained, lost) + 1)) / 2**n_flipped
+    assert tail > 0.005

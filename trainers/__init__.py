@@ -1,0 +1,1 @@
+"""How a pack of trials is trained. Needs torch and the standard library, nothing else."""

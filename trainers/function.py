@@ -1,0 +1,160 @@
+"""Any function as a trainer: `trainer: package.module:function`.
+
+    def train(config, report):
+        model = build(config["width"], seed=config["seed"])   # every axis is at the top level of config
+        for step in range(1, 1001):
+            loss, accuracy = ...
+            if step % 50 == 0:
+                report(step, loss=loss, accuracy=accuracy)
+
+Its trials run one after the other in a warm worker. `train.trainer_version = "2"` (or `trainer_version` in the
+module) says when results change; without it the module's source is hashed.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib
+import inspect
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from trainers.base import Config, Outcome, Problem, Resources, Status, TrialSpec
+from trainers.scoring import Record
+
+Function = Callable[[dict[str, Any], Callable[..., None]], object]
+
+
+class Solved(BaseException):
+    """Raised out of `report` when the trial is solved and the sweep stops there (`stop: solved`).
+
+    No Exception, so that a function's own `except Exception` lets it pass; `finally` blocks run as ever.
+    """
+
+
+class FunctionTrainer:
+    """Trains each trial by calling a user's function with its config and `report`."""
+
+    short_names: Mapping[str, str] = {}
+    fuses = False
+
+    def __init__(self, name: str, function: Function) -> None:
+        self.name, self.function = name, function
+
+    @classmethod
+    def load(cls, name: str) -> FunctionTrainer:
+        """Import `package.module:function`; ImportError or AttributeError if that fails."""
+        module_name, _, attribute = name.partition(":")
+        if not module_name or not attribute:
+            raise ImportError(f"{name!r} does not have the form package.module:function")
+        function = getattr(importlib.import_module(module_name), attribute)
+        if not callable(function):
+            raise AttributeError(f"{attribute!r} in {module_name!r} cannot be called")
+        return cls(name, function)
+
+    def sections(self, raw: Mapping[str, Any]) -> Mapping[str, type]:
+        return {}
+
+    def version(self, raw: Mapping[str, Any]) -> str:
+        module = inspect.getmodule(self.function)
+        for owner in (self.function, module):
+            declared = getattr(owner, "trainer_version", None)
+            if declared is not None:
+                return str(declared)
+        source = inspect.getsource(module if module is not None else self.function)
+        return hashlib.sha256(source.encode()).hexdigest()[:16]
+
+    def problems(self, config: Config) -> list[Problem]:
+        return []
+
+    def impossible(self, config: Config) -> str | None:
+        return None
+
+    def metrics(self, config: Config) -> Sequence[str]:
+        return ()
+
+    def columns(self, config: Config) -> Mapping[str, type]:
+        return {}
+
+    def shape(self, config: Config) -> str:
+        return self.name
+
+    def start(
+        self,
+        trials: Sequence[TrialSpec],
+        resources: Resources,
+        checkpoint: Path | None,
+        on_active: Callable[[Sequence[str]], None],
+    ) -> FunctionTraining:
+        return FunctionTraining(self.function, trials, on_active)
+
+
+class FunctionTraining:
+    """A pack of function calls (`trainers.base.Training`); each `advance` is one trial."""
+
+    def __init__(
+        self, function: Function, trials: Sequence[TrialSpec], on_active: Callable[[Sequence[str]], None]
+    ) -> None:
+        self.function, self.on_active = function, on_active
+        self.queue = list(reversed(trials))
+        self.trial_steps = 0
+
+    @property
+    def is_finished(self) -> bool:
+        return not self.queue
+
+    @property
+    def active(self) -> list[str]:
+        return [self.queue[-1].trial_id] if self.queue else []
+
+    def advance(self) -> list[Outcome]:
+        self.on_active(self.active)
+        outcome = run_trial(self.function, self.queue.pop())
+        steps = outcome.values["steps"]
+        self.trial_steps += steps if isinstance(steps, int) else 0
+        return [outcome]
+
+    def save(self, path: Path) -> bool:
+        """Nothing to save: a trial is trained whole or not at all."""
+        return False
+
+
+def run_trial(function: Function, trial: TrialSpec) -> Outcome:
+    """Call the function once. An exception makes a failed outcome with the last lines of its traceback."""
+    record, started_at, began = Record(), time.time(), time.perf_counter()
+
+    def report(step: int, *, examples_seen: int | None = None, **metrics: float) -> None:
+        reserved = metrics.keys() & {"trial_id"}
+        if reserved:
+            raise ValueError(f"a metric cannot be called {reserved.pop()!r}")
+        record.add(
+            trial.config["solved"], int(step), examples_seen, {k: float(v) for k, v in metrics.items()}
+        )
+        if record.should_stop(trial.config):
+            raise Solved
+
+    status: Status
+    error = None
+    try:
+        function(copy.deepcopy(dict(trial.config)), report)
+        status, stopped_by = record.status, "returned"
+    except Solved:
+        status, stopped_by = "solved", "solved"
+    except (Exception, SystemExit):
+        status, stopped_by = "failed", "error"
+        error = "\n".join(traceback.format_exc().strip().splitlines()[-4:])
+    last = record.curve[-1] if record.curve else {}
+    values = {
+        **record.values(),
+        "stopped_by": stopped_by,
+        "steps": last.get("step"),
+        "examples_seen": last.get("examples_seen"),
+        "train_s": time.perf_counter() - began,
+    }
+    return Outcome(
+        trial.trial_id, status, values, record.curve, error, started_at=started_at, ended_at=time.time()
+    )

@@ -1,0 +1,21 @@
+"""The tasks, by name. Each is declared in a torch-free file and makes its examples in another."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+
+from trainers.tasks.base import Task
+
+TASKS: dict[str, str] = {"composition": "trainers.tasks.composition:Composition"}
+
+
+def load_task(name: str) -> type[Task]:
+    """The class of a task. Raises ValueError naming the tasks there are, and the nearest match."""
+    if name not in TASKS:
+        near = difflib.get_close_matches(str(name), TASKS, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"no task is called {name!r}; allowed: {', '.join(sorted(TASKS))}{hint}")
+    module, attribute = TASKS[name].split(":")
+    task: type[Task] = getattr(importlib.import_module(module), attribute)
+    return task

@@ -1,0 +1,97 @@
+"""What a task is. A task is a frozen dataclass (its fields are the sweep file's `task:` section) that knows
+its sizes without torch, and makes the examples of a pack with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Seeds = Mapping[str, int]
+"""One whole number for each of `trainers.base.STREAMS`."""
+
+
+class Task(Protocol):
+    """The declaration: torch-free. `__post_init__` raises ValueError on values that make no sense."""
+
+    VERSION: ClassVar[int]
+    SHORT_NAMES: ClassVar[Mapping[str, str]]
+    """Short axis name -> field of this dataclass."""
+
+    @property
+    def sequence_length(self) -> int:
+        """T: tokens of one input."""
+        ...
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def n_answers(self) -> int:
+        """Q: the answers are read at the last Q positions."""
+        ...
+
+    def shape(self) -> tuple[object, ...]:
+        """What else must be equal for trials to share a pack, beside the three above."""
+        ...
+
+    def requires(self) -> Mapping[str, object]:
+        """Model fields that this task fixes (`attention`: `full`), by field name."""
+        ...
+
+    def impossible(self, batch_size: int) -> str | None:
+        """Why this cell cannot exist, or None."""
+        ...
+
+    def metrics(self) -> Sequence[str]:
+        """Names of the metrics, `test_accuracy` among them."""
+        ...
+
+    def columns(self) -> Mapping[str, type]:
+        """Columns of a trial's row: those of `describe` and of `PackData.prepare`."""
+        ...
+
+    def describe(self) -> Mapping[str, float]:
+        """Constant columns of a trial's row: `n_total`, ... (inf allowed)."""
+        ...
+
+    def pack_data(
+        self, tasks: Sequence[Task], n_slots: int, batch_size: int, block_steps: int, device: str
+    ) -> PackData:
+        """Room for the examples of `n_slots` slots, enough for any of `tasks` (a pack's queue, self among
+        them). `block_steps`: most steps that `PackData.prepare` is asked for at once."""
+        ...
+
+
+class PackData(Protocol):
+    """The examples of S slots on one device. A slot's row depends on its task, its seeds and its step alone,
+    never on its neighbours."""
+
+    def put(self, slot: int, task: Task, seeds: Seeds, steps: int) -> None:
+        """Make the pool and the evaluation set of one trial in a slot. `steps`: its step budget."""
+        ...
+
+    def keep(self, slots: Sequence[int]) -> None:
+        """Drop all slots but these, in this order."""
+        ...
+
+    def prepare(self, step: Tensor, n_steps: int) -> Mapping[str, Tensor]:
+        """Draw the batches of steps `step[s] .. step[s] + n_steps - 1` of every slot; step: int64 `[S]`.
+        Returns how many examples of each kind that is, int64 `[S]` each (`hard_seen`, ...)."""
+        ...
+
+    def batch(self, j: int) -> tuple[Tensor, Tensor]:
+        """The j-th prepared batch: tokens `[S, B, T]` and targets `[S, B, Q]`, int64; target -100 is no answer."""
+        ...
+
+    def evaluation(self) -> tuple[Tensor, Tensor]:
+        """All evaluation examples, of every set, one after the other: tokens `[S, E, T]` (any integer type),
+        targets `[S, E, Q]`."""
+        ...
+
+    def metrics(self, correct: Tensor, loss: Tensor) -> Mapping[str, Tensor]:
+        """Metrics of the evaluation: `correct` (0 or 1) and `loss`, both float `[S, E, Q]`, in the order of
+        `evaluation`. Float64 `[S]` each; NaN where a slot has no such metric."""
+        ...

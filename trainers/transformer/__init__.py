@@ -1,0 +1,97 @@
+"""The built-in trainer: packs of small transformers, trained as one batch of models. Torch-free until `start`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.base import Config, Problem, Resources, TrialSpec
+from trainers.plain import from_plain
+from trainers.tasks import TASKS, load_task
+from trainers.tasks.base import Task
+from trainers.transformer.config import Model, Train
+
+if TYPE_CHECKING:
+    from trainers.transformer.engine import PackTraining
+
+VERSION = 1
+"""Raised whenever the engine would give other numbers for the same settings."""
+
+COMMON_COLUMNS: Mapping[str, type] = {"epochs": float, "n_params": int}
+
+
+class Transformer:
+    """Trains packs of `trainers.transformer.model` on a task of `trainers.tasks`."""
+
+    name = "transformer"
+    fuses = True
+
+    @property
+    def short_names(self) -> Mapping[str, str]:
+        tasks = {
+            short: f"task.{name}" for task in TASKS for short, name in load_task(task).SHORT_NAMES.items()
+        }
+        return {
+            **tasks,
+            "depth": "model.depth",
+            "width": "model.width",
+            "heads": "model.heads",
+            "lr": "train.lr",
+        }
+
+    def sections(self, raw: Mapping[str, Any]) -> Mapping[str, type]:
+        task = raw.get("task")
+        name = task.get("name", "composition") if isinstance(task, Mapping) else "composition"
+        return {"task": load_task(name), "model": Model, "train": Train}
+
+    def version(self, raw: Mapping[str, Any]) -> str:
+        task = self.sections(raw)["task"]
+        return f"transformer {VERSION}, {raw.get('task', {}).get('name', 'composition')} {task.VERSION}"  # type: ignore[attr-defined]
+
+    def problems(self, config: Config) -> list[Problem]:
+        required = task_of(config).requires()
+        return [
+            Problem(("model", name), f"this task needs {name}: {value} (here: {config['model'][name]})")
+            for name, value in required.items()
+            if config["model"][name] != value
+        ]
+
+    def impossible(self, config: Config) -> str | None:
+        return task_of(config).impossible(config["train"]["batch_size"])
+
+    def metrics(self, config: Config) -> Sequence[str]:
+        return task_of(config).metrics()
+
+    def columns(self, config: Config) -> Mapping[str, type]:
+        return {**task_of(config).columns(), **COMMON_COLUMNS}
+
+    def shape(self, config: Config) -> str:
+        task, train = task_of(config), config["train"]
+        fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps")]
+        task_shape = [task.sequence_length, task.vocab_size, task.n_answers, *task.shape()]
+        return json.dumps(
+            [config["task"]["name"], task_shape, config["model"], fused], sort_keys=True, default=str
+        )
+
+    def start(
+        self,
+        trials: Sequence[TrialSpec],
+        resources: Resources,
+        checkpoint: Path | None,
+        on_active: Callable[[Sequence[str]], None],
+    ) -> PackTraining:
+        from trainers.transformer.engine import PackTraining
+
+        return PackTraining(trials, resources, checkpoint, on_active)
+
+
+def model_of(config: Config) -> Model:
+    """The `model` section of a resolved config."""
+    return from_plain(Model, config["model"])
+
+
+def task_of(config: Config) -> Task:
+    """The `task` section of a resolved config."""
+    return from_plain(load_task(config["task"]["name"]), config["task"])

@@ -1,0 +1,170 @@
+"""S transformers of one shape as one computation.
+
+All parameters of one model are a row of `[S, P]`; every weight is a view of it. Linear layers are `baddbmm`
+over the slot axis S, attention folds S into the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainers.random import key, normal
+from trainers.transformer.config import Model
+
+
+@dataclass(frozen=True)
+class Weight:
+    """One weight of the model: where in a row of P it lies, and how it starts."""
+
+    name: str
+    shape: tuple[int, ...]
+    std: float
+    """Standard deviation of the normal it starts from."""
+    mean: float = 0.0
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class PackedTransformer:
+    """The forward pass of S models, and the layout of their parameters.
+
+    Weights that decay (matrices, embeddings) come first in a row: `n_decayed` of them, then biases and norms.
+    """
+
+    def __init__(self, model: Model, vocab_size: int, sequence_length: int, n_answers: int) -> None:
+        self.model = model
+        self.vocab_size, self.sequence_length, self.n_answers = vocab_size, sequence_length, n_answers
+        weights = list(_weights(model, vocab_size, sequence_length))
+        self.weights = [w for w in weights if _decays(w)] + [w for w in weights if not _decays(w)]
+        self.n_decayed = sum(w.size for w in self.weights if _decays(w))
+        self.n_params = sum(w.size for w in self.weights)
+
+    def init(self, seed: int, device: str) -> Tensor:
+        """The parameters `[P]` that a trial with this `seeds.init` starts from: normal, scaled by fan-in;
+        projections back into the residual stream also by 1/sqrt(2 depth) (GPT-2, section 2.3)."""
+        row = normal(key(seed, "init"), self.n_params, device)
+        for weight, part in zip(self.weights, row.split([w.size for w in self.weights]), strict=True):
+            part.mul_(weight.std).add_(weight.mean)
+        return row
+
+    def views(self, params: Tensor) -> dict[str, Tensor]:
+        """Every weight of `params` `[S, P]` by name, `[S, *shape]`. One split, so that the backward pass is
+        one concatenation."""
+        parts = params.split([w.size for w in self.weights], dim=1)
+        return {w.name: part.unflatten(1, w.shape) for w, part in zip(self.weights, parts, strict=True)}
+
+    def __call__(self, params: Tensor, tokens: Tensor) -> Tensor:
+        """Logits `[S, B, Q, V]` at the last Q positions; params `[S, P]`, tokens int64 `[S, B, T]`."""
+        weights, model = self.views(params), self.model
+        x = self._embed(weights, tokens)  # [S, B, T, D]
+        for i in range(model.depth):
+            # Only the last Q positions are read, so the last block computes no others.
+            n_out = self.n_answers if i == model.depth - 1 else tokens.shape[2]
+            x = self._attend(weights, i, x, n_out)  # [S, B, n_out, D]
+            if not model.attention_only:
+                x = x + self._mlp(weights, i, x)
+        x = _norm(x, weights["norm.gain"], weights["norm.bias"])
+        head = weights["token"].transpose(1, 2) if model.tied else weights["head"]  # [S, D, V]
+        return torch.bmm(x.flatten(1, 2), head).unflatten(1, x.shape[1:3])
+
+    def _embed(self, weights: dict[str, Tensor], tokens: Tensor) -> Tensor:
+        # A product with one-hot rows: the vocabularies are tiny, and unlike an index's its backward pass
+        # adds in a fixed order on every device.
+        table = weights["token"]  # [S, V, D]
+        one_hot = F.one_hot(tokens.flatten(1), self.vocab_size).to(table.dtype)  # [S, B*T, V]
+        x = torch.bmm(one_hot, table).unflatten(1, tokens.shape[1:])  # [S, B, T, D]
+        return x + weights["position"].unsqueeze(1) if self.model.positions == "learned" else x
+
+    def _attend(self, weights: dict[str, Tensor], i: int, x: Tensor, n_out: int) -> Tensor:
+        """x + attention(x) at the last n_out positions: `[S, B, T, D]` -> `[S, B, n_out, D]`."""
+        slots, batch, length, width = x.shape
+        heads = self.model.heads
+        h = _norm(x, weights[f"{i}.attention.gain"], weights[f"{i}.attention.norm_bias"])
+        q = _linear(h[:, :, length - n_out :], weights[f"{i}.q"], weights[f"{i}.q_bias"])
+        k, v = _linear(h, weights[f"{i}.kv"], weights[f"{i}.kv_bias"]).chunk(2, dim=-1)
+        q, k, v = (t.reshape(slots * batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
+        if self.model.positions == "rope":
+            q, k = _rotate(q, length - n_out), _rotate(k, 0)
+        mask, is_causal = self._mask(n_out, length, x.device)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, attn_mask=mask, is_causal=is_causal
+        )  # [S*B, H, n_out, d]
+        mixed = mixed.transpose(1, 2).reshape(slots, batch, n_out, width)
+        return x[:, :, length - n_out :] + _linear(mixed, weights[f"{i}.out"], weights[f"{i}.out_bias"])
+
+    def _mask(self, n_out: int, length: int, device: torch.device) -> tuple[Tensor | None, bool]:
+        if self.model.attention == "full" or n_out == 1:
+            return None, False
+        if n_out == length:
+            return None, True
+        rows = torch.arange(length - n_out, length, device=device)
+        return torch.arange(length, device=device) <= rows[:, None], False
+
+    def _mlp(self, weights: dict[str, Tensor], i: int, x: Tensor) -> Tensor:
+        h = _norm(x, weights[f"{i}.mlp.gain"], weights[f"{i}.mlp.norm_bias"])
+        h = _linear(h, weights[f"{i}.up"], weights[f"{i}.up_bias"])
+        h = F.gelu(h) if self.model.activation == "gelu" else F.relu(h)
+        return _linear(h, weights[f"{i}.down"], weights[f"{i}.down_bias"])
+
+
+def _weights(model: Model, vocab_size: int, sequence_length: int) -> Iterator[Weight]:
+    width, hidden = model.width, model.width * model.mlp_ratio
+    fan_in, residual = width**-0.5, (2 * model.depth) ** -0.5
+    yield Weight("token", (vocab_size, width), fan_in)
+    if model.positions == "learned":
+        yield Weight("position", (sequence_length, width), fan_in)
+    for i in range(model.depth):
+        yield from _norm_weights(f"{i}.attention.gain", f"{i}.attention.norm_bias", width)
+        yield from _linear_weights(f"{i}.q", width, width, fan_in)
+        yield from _linear_weights(f"{i}.kv", width, 2 * width, fan_in)
+        yield from _linear_weights(f"{i}.out", width, width, fan_in * residual)
+        if not model.attention_only:
+            yield from _norm_weights(f"{i}.mlp.gain", f"{i}.mlp.norm_bias", width)
+            yield from _linear_weights(f"{i}.up", width, hidden, fan_in)
+            yield from _linear_weights(f"{i}.down", hidden, width, hidden**-0.5 * residual)
+    yield from _norm_weights("norm.gain", "norm.bias", width)
+    if not model.tied:
+        yield Weight("head", (width, vocab_size), fan_in)
+
+
+def _norm_weights(gain: str, bias: str, width: int) -> Iterator[Weight]:
+    yield Weight(gain, (width,), 0.0, mean=1.0)
+    yield Weight(bias, (width,), 0.0)
+
+
+def _linear_weights(name: str, n_in: int, n_out: int, std: float) -> Iterator[Weight]:
+    yield Weight(name, (n_in, n_out), std)
+    yield Weight(f"{name}_bias", (n_out,), 0.0)
+
+
+def _decays(weight: Weight) -> bool:
+    return len(weight.shape) > 1
+
+
+def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """x `[S, B, T, in]`, weight `[S, in, out]`, bias `[S, out]` -> `[S, B, T, out]`."""
+    return torch.baddbmm(bias.unsqueeze(1), x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
+
+
+def _norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    """Layer norm of x `[S, B, T, D]` with a gain and a bias `[S, D]` per slot."""
+    normed = F.layer_norm(x, x.shape[-1:])
+    return torch.addcmul(bias[:, None, None], normed, gain[:, None, None])
+
+
+def _rotate(x: Tensor, first: int) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34, halves layout): x `[N, H, T, d]` at positions first, ..."""
+    half = x.shape[-1] // 2
+    frequency = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
+    angle = torch.arange(first, first + x.shape[2], device=x.device)[:, None] * frequency  # [T, d/2]
+    cos, sin = angle.cos(), angle.sin()
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)
