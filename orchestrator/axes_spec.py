@@ -114,7 +114,7 @@ class Axis:
 
 @dataclass
 class AxesRead:
-    """What `AxisReader` found. `broken`: fields that faulty axes set."""
+    """What `AxisReader` found. `broken`: fields that faulty axes set, or were probably meant to set."""
 
     axes: list[Axis] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)

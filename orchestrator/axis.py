@@ -27,17 +27,21 @@ class AxisInfo:
 
     @property
     def finite(self) -> list[float]:
-        """The values that have a place on the scale, in increasing order: neither inf, nor <= 0 on a log axis."""
+        """The values that have a place on the scale, increasing: neither inf, nor <= 0 on a log axis."""
         numbers = [float(v) for v in self.values if isinstance(v, (int, float))] if self.is_numeric else []
         return sorted(x for x in numbers if math.isfinite(x) and (x > 0 or self.scale == "linear"))
 
     def to_scale(self, x: Array) -> Array:
-        """Positions: octaves (log2), decades (log10) or the axis' own units. -inf or NaN where there is none."""
+        """Positions: octaves (log2), decades (log10) or the axis' units. Not finite where there is none."""
         if self.scale == "category":
             raise ValueError(f"axis {self.name!r} has categories, which have no positions")
+        if self.scale == "linear":
+            return x
         with np.errstate(divide="ignore", invalid="ignore"):
-            return {"log2": np.log2, "log10": np.log10, "linear": np.asarray}[self.scale](x)
+            return np.asarray(np.log2(x) if self.scale == "log2" else np.log10(x))
 
     def from_scale(self, position: float) -> float:
         """The value at a position; inverse of `to_scale`."""
-        return float({"log2": 2.0, "log10": 10.0}[self.scale] ** position if self.scale != "linear" else position)
+        if self.scale == "linear":
+            return position
+        return float((2.0 if self.scale == "log2" else 10.0) ** position)

@@ -137,7 +137,8 @@ class Driver:
         stored = self.store.statuses()
         left = [trial for trial in pack.trials if trial.trial_id not in stored]
         suspected = suspects(left, attempts)
-        others = [trial for trial in left if trial not in suspected]
+        blamed = {trial.trial_id for trial in suspected}
+        others = [trial for trial in left if trial.trial_id not in blamed]
         half = (len(suspected) + 1) // 2
         groups = [others, suspected[:half], suspected[half:]] if len(suspected) > 1 else [others]
         parts = [Pack(tuple(group)) for group in groups if group]

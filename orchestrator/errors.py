@@ -70,5 +70,5 @@ def key_path_text(path: KeyPath) -> str:
 
 
 def printable(text: str) -> str:
-    """The text itself, or its quoted form if it is empty or a terminal would act on it (line breaks, escapes)."""
+    """The text itself, quoted if it is empty or a terminal would act on it (line breaks, escapes)."""
     return text if text and text.isprintable() else repr(text)

@@ -19,19 +19,20 @@ def sweep_schema(sections: Mapping[str, type]) -> dict[str, Any]:
     schema = SweepFile.model_json_schema()
     schema.pop("additionalProperties")
     definitions = schema.setdefault("$defs", {})
-    properties: dict[str, Any] = dict.fromkeys(schema["properties"], True)
+    anything: dict[str, Any] = dict.fromkeys(schema["properties"], True)
+    typed = {}
     for name, kind in sections.items():
         part = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         definitions |= {key: _section(value) for key, value in part.pop("$defs", {}).items()}
         definitions[kind.__name__] = _section(part)
-        properties[name] = {"$ref": f"#/$defs/{kind.__name__}"}
+        typed[name] = {"$ref": f"#/$defs/{kind.__name__}"}
     is_transformer = {"properties": {"trainer": {"const": "transformer"}}}
     return {
         "$schema": _DIALECT,
         **_with_infinity(schema),
         "if": is_transformer,
-        "then": {"properties": properties, "additionalProperties": False},
-        "else": {"additionalProperties": {"type": "object"}},
+        "then": {"properties": anything | typed, "additionalProperties": False},
+        "else": {"properties": anything, "additionalProperties": {"type": "object"}},
     }
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from orchestrator.axis import Array
 
-FALSE_ALARMS = 0.05
+LEVEL = 0.02
+"""Nominal. Isotonic fits follow the dips of their own sample, so a bootstrap from them finds dips too rare."""
 REPLICATES = 999
 SEED = 20240731
 """Of the bootstrap: the same trials always get the same verdict."""
@@ -46,7 +47,7 @@ def turning(curves: Sequence[Counts]) -> list[bool]:
         drawn = rng.binomial(curve.tried.astype(np.int64), rate, (REPLICATES, len(rate)))
         largest = np.maximum(largest, statistic(drawn.astype(np.float64), curve.tried))
     chance = (1 + (largest >= observed[:, None] - 1e-9).sum(1)) / (1 + REPLICATES)
-    return [bool(verdict) for verdict in chance <= FALSE_ALARMS]
+    return [bool(verdict) for verdict in chance <= LEVEL]
 
 
 def statistic(solved: Array, tried: Array) -> Array:
@@ -94,7 +95,8 @@ def _loglik(curve: Counts, rate: Array) -> float:
 
 def crossings(curve: Counts) -> tuple[float | None, float | None]:
     """Where the up-then-down fit rises through 0.5 and where it falls through it, interpolated between
-    positions; None where it does not do so within them."""
+    positions; None where it does not do so within them.
+    """
     rate = up_then_down(curve)
     return _rise(curve.position, rate), _rise(curve.position[::-1], rate[::-1])
 

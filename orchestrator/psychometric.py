@@ -40,7 +40,7 @@ class Outcomes:
 
     position: Array  # [N], in units
     solved: NDArray[np.bool_]  # [N]
-    seed: NDArray[np.int64]  # [N], any labels
+    seed: Array  # [N], any labels
 
 
 @dataclass(frozen=True)

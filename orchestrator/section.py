@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestrator.errors import KeyPath
 
+REQUIRED = "is required"
 _EXTRA_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _LIMITS = {
     "greater_than": "more than {gt:g}",
@@ -180,7 +181,7 @@ def _faults_of(kind: Any, value: object, item: Any) -> list[Fault]:
     path, here = _real_path(item["loc"], value)
     if item["type"] == "missing":
         path = (*path, item["loc"][-1])
-        return [Fault(path, "is required", describe(type_at(kind, path)))]
+        return [Fault(path, REQUIRED, describe(type_at(kind, path)))]
     wanted = type_at(kind, path)
     if item["type"] == "value_error":
         return [fault.below(*path) for fault in _complaints(str(item["ctx"]["error"]), wanted)]

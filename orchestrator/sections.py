@@ -58,7 +58,8 @@ class Sections:
         for cell in cells:
             for fault in self._section(name, cell)[1]:
                 found.setdefault(self._located(fault, cell), []).append(cell)
-        return [self._narrowed(fault, failing, cells) for fault, failing in found.items()]
+        sound = [cell for cell in cells if not self._section(name, cell)[1]]
+        return [self._narrowed(fault, failing, failing + sound) for fault, failing in found.items()]
 
     def _section(self, name: str, cell: Cell) -> tuple[dict[str, Any], list[Fault]]:
         key = (name, tuple(cell[i] for i in self._touching[name]))
@@ -85,6 +86,7 @@ class Sections:
         return fault
 
     def _narrowed(self, fault: Fault, failing: list[Cell], cells: list[Cell]) -> Fault:
+        """Says where it fails. Cells with other faults tell nothing: one fault may hide another."""
         own = [i for i, axis in enumerate(self._axes) if fault.path[:2] == ("axes", axis.key)]
         domain = [cell for cell in cells if all(cell[i] in {f[i] for f in failing} for i in own)]
         suffix = where_it_fails(self._axes, failing, domain)
@@ -127,7 +129,10 @@ def _present(data: Any, path: KeyPath) -> KeyPath | None:
 def with_value(data: Mapping[str, Any], path: KeyPath, value: Any) -> dict[str, Any]:
     """The data with one value set, mappings on the way made if need be; the original stays as it is."""
     first, *rest = path
-    return {**data, str(first): with_value(data.get(str(first), {}), tuple(rest), value) if rest else value}
+    if rest:
+        inner = data.get(str(first))
+        value = with_value(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
+    return {**data, str(first): value}
 
 
 def _without(data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from orchestrator.axis import AxisInfo
 from orchestrator.errors import KeyPath, SweepError
 from orchestrator.json_schema import sweep_schema
 from orchestrator.plan import Plan, make_plan
-from orchestrator.section import Fault, nearest, shown
+from orchestrator.section import REQUIRED, Fault, nearest, shown
 from orchestrator.sections import Sections, is_below_any, set_twice
 from orchestrator.sweep_file import (
     SECTIONS,
@@ -160,7 +160,7 @@ def _raise_if_any(document: YamlFile, faults: Sequence[Fault]) -> None:
         raise SweepError([document.mistake(f.path, f.message, f.allowed, f.nearest) for f in faults])
 
 
-def _not_imported(config: Mapping[str, Any], report: object) -> None:
+def _not_imported(*_: object) -> None:
     raise RuntimeError("a stored sweep does not import its trainer; load the sweep file itself to train")
 
 
@@ -255,24 +255,20 @@ def _read(
         _, _, faults = read_top_level(document.data, is_free=":" in str(document.data.get("trainer")))
         return None, [declared, *(fault for fault in faults if fault.path != declared.path)]
     file, given, faults = read_top_level(document.data, is_free=not declared.kinds)
-    strangers = [
-        Fault((name,), f"{declared.name} has no such section") for name in given if name not in declared.kinds
-    ]
+    strangers = [name for name in given if declared.kinds and name not in declared.kinds]
     reader = AxisReader(declared.kinds, declared.short_names)
     read = reader.read(file.axes)
     search, search_faults = _search(file, reader, read, is_free=not declared.kinds)
     axes = _with_control(read.axes, search)
-    sections = Sections(declared.kinds, given, axes)
-    known = [*read.broken, *(fault.path for fault in faults)]
+    sections = Sections(declared.kinds, {n: s for n, s in given.items() if n not in strangers}, axes)
     blocking = [
-        *(strangers if declared.kinds else []),
+        *(Fault((name,), f"{declared.name} has no such section") for name in strangers),
         *(fault.below("axes") for fault in read.faults),
         *set_twice(axes, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
-        *(fault for fault in sections.faults() if not is_below_any(fault.path, known)),
+        *(fault for fault in sections.faults() if not _is_consequence(fault, faults, read)),
     ]
     if blocking or read.broken or any(fault.path[0] in SECTIONS for fault in faults):
         return None, [*faults, *search_faults, *blocking]
-    solved = file.solved or (Solved(**TRANSFORMER_SOLVED) if declared.kinds else None)
     sweep = Sweep(
         name=file.name,
         question=file.question,
@@ -285,7 +281,7 @@ def _read(
         varied=tuple(axes),
         where=file.where,
         search=search,
-        solved=solved,
+        solved=_rule(file.solved, is_free=not declared.kinds),
         stop=file.stop,
         pack=file.pack,
         kinds=declared.kinds,
@@ -294,6 +290,20 @@ def _read(
         is_stored=import_paths is None,
     )
     return sweep, [*faults, *search_faults]
+
+
+def _rule(solved: Solved | None, is_free: bool) -> Solved | None:
+    """When a trial is solved, defaults filled in; a user's function has no rule unless given."""
+    if solved is None:
+        return None if is_free else _rule(Solved(**TRANSFORMER_SOLVED), is_free)
+    consecutive = solved.consecutive or (1 if is_free else 2)
+    return solved.model_copy(update={"consecutive": consecutive})
+
+
+def _is_consequence(fault: Fault, faults: Sequence[Fault], read: AxesRead) -> bool:
+    """Whether a section only lacks what a faulty axis was to set, or is at fault as a whole."""
+    lacks = fault.message == REQUIRED and is_below_any(fault.path, read.broken)
+    return lacks or is_below_any(fault.path, [other.path for other in faults])
 
 
 def _search(file: SweepFile, reader: AxisReader, read: AxesRead, is_free: bool) -> tuple[Search, list[Fault]]:

@@ -47,11 +47,17 @@ class Search(_Part):
 
 
 class Solved(_Part):
-    """When a trial counts as solved: at two evaluations in a row."""
+    """When a trial counts as solved."""
 
     metric: str = Field(description="Name of the metric.")
     at_least: float | None = Field(default=None, description="Solved where the metric is this or more.")
     at_most: float | None = Field(default=None, description="Solved where the metric is this or less.")
+    consecutive: int | None = Field(
+        default=None,
+        ge=1,
+        description="So many evaluations in a row must reach the target (a single hit depends on how often "
+        "one looks). 2 unless set; 1 for a user's function, which may report only once.",
+    )
 
     @model_validator(mode="after")
     def _one_target(self) -> Solved:
@@ -67,7 +73,7 @@ class PackSettings(_Part):
         default=None, ge=1, description="Most trials in a pack; chosen for the device unless set."
     )
     slots: int | None = Field(
-        default=None, ge=1, description="Trials that train at once; chosen for the device unless set."
+        default=None, ge=1, description="Trials trained at once; chosen for the device unless set."
     )
     cpus: float = Field(default=1.0, gt=0, description="CPU cores of a pack; fractions allowed.")
     gpus: float = Field(default=0.0, ge=0, description="GPUs of a pack; fractions allowed.")
@@ -115,9 +121,7 @@ class SweepFile(_Part):
         description="SQL over the axes, seed excepted; cells where it is not true are left out. Quote dotted "
         'names: "train.lr" < 0.01. The control is the cell with data_size = inf.',
     )
-    search: Search = Field(
-        default=Search(), description="What to run, and along which axis thresholds are sought."
-    )
+    search: Search = Field(default=Search(), description="How the axes are searched.")
     solved: Solved | None = Field(
         default=None,
         description="When a trial counts as solved; test_accuracy of at least 0.95 unless set. For a user's "

@@ -25,6 +25,7 @@ from orchestrator.schema import with_metrics
 from orchestrator.store import Store, rows_frame
 from orchestrator.trial import Trial, canonical_json
 from trainers.base import Outcome, Resources, Training, TrialSpec, load_trainer
+from trainers.function import last_lines
 
 
 class Superseded(OrchestratorError):
@@ -80,7 +81,7 @@ class Worker:
         try:
             self.training = self._start()
         except Exception:
-            self.attempt.update(error=_last_lines(traceback.format_exc()))
+            self.attempt.update(error=last_lines(traceback.format_exc()))
             raise
 
     def advance(self, budget_s: float = 1.0) -> PackProgress:
@@ -99,7 +100,7 @@ class Worker:
             self.attempt.withdraw()  # the disk's fault or a new driver's, not a trial's
             raise
         except Exception:
-            self.attempt.update(error=_last_lines(traceback.format_exc()))
+            self.attempt.update(error=last_lines(traceback.format_exc()))
             raise
         steps = self.training.trial_steps - self.reported_steps
         self.reported_steps += steps
@@ -220,6 +221,3 @@ def outcome_rows(
         )
     return rows_frame(rows, pl.Schema(order.trials_schema))
 
-
-def _last_lines(text: str, n: int = 3) -> str:
-    return "\n".join(text.strip().splitlines()[-n:])

@@ -46,6 +46,14 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 - PyYAML's signature
         return True
 
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        """Unicode line breaks survive in double quotes only."""
+        style = None if data.replace("\n", "").isprintable() else '"'
+        return self.represent_scalar(_TAG + "str", data, style)
+
+
+_Dumper.add_representer(str, _Dumper.represent_str)
+
 
 @dataclass(frozen=True)
 class YamlFile:
@@ -268,7 +276,8 @@ def _scalar(tag: str, text: str) -> str | int | float | bool | None:
 def _whole(text: str) -> int:
     base = {"0o": 8, "0x": 16}.get(text[:2], 10)
     if len(text) > 70 or abs(value := int(text, base)) > MAX_INT:
-        raise ValueError(f"the whole number {text[:20]}... does not fit in 64 bits")
+        shown = text if len(text) <= 20 else f"{text[:20]}..."
+        raise ValueError(f"the whole number {shown} does not fit in 64 bits")
     return -abs(value) if text.startswith("-") else value
 
 

@@ -123,6 +123,12 @@ class FunctionTraining:
         return False
 
 
+def last_lines(text: str, n: int = 3) -> str:
+    """The end of a traceback: where, what stood there, and the error; without the marks under the code."""
+    lines = [line for line in text.strip().splitlines() if line.strip(" ^~")]
+    return "\n".join(lines[-n:])
+
+
 def run_trial(function: Function, trial: TrialSpec) -> Outcome:
     """Call the function once. An exception makes a failed outcome with the last lines of its traceback."""
     record, started_at, began = Record(), time.time(), time.perf_counter()
@@ -146,7 +152,7 @@ def run_trial(function: Function, trial: TrialSpec) -> Outcome:
         status, stopped_by = "solved", "solved"
     except (Exception, SystemExit):
         status, stopped_by = "failed", "error"
-        error = "\n".join(traceback.format_exc().strip().splitlines()[-4:])
+        error = last_lines(traceback.format_exc())
     last = record.curve[-1] if record.curve else {}
     values = {
         **record.values(),

@@ -1,4 +1,4 @@
-"""Counter-based random numbers: Philox4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011).
+"""Counter-based random numbers: Philox4x32-10 (Salmon et al., SC 2011).
 
 A number is a pure function of (key, counter): there is no generator, so nothing to save, and what one slot
 draws can't depend on its neighbours. Keys come from (seed, purpose), counters from step and position.
@@ -21,7 +21,7 @@ WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 CHUNK = 1 << 14
 """Counters worked on at once where there are many: the words then stay in the cache (5 times faster)."""
-SHUFFLE_PASSES = 6
+SHUFFLE_PASSES = 4
 
 
 def key(seed: int, purpose: str) -> int:
@@ -78,7 +78,7 @@ def below(key: int | Tensor, bound: int | Tensor, a: Tensor, b: int | Tensor = 0
 
 
 def normal(key: int, n: int, device: str) -> Tensor:
-    """n standard normal numbers, float32 `[n]`; the first m of them are those of `normal(key, m, device)`.
+    """Standard normal numbers, float32 `[n]`; the first m of them are those of `normal(key, m, device)`.
 
     Box-Muller in float64, rounded once. Made on the CPU for every device: logarithm and cosine differ
     between devices in the last bit, which the rounding hides almost always, but not always.
@@ -101,8 +101,7 @@ def _normal_pairs(key: int, counter: Tensor) -> Tensor:
 
 @functools.cache
 def odd(i: int) -> int:
-    """The i-th of a fixed list of random odd numbers: sums of multiples of them, wrapping at 2^64, tell
-    vectors of whole numbers apart."""
+    """One of a fixed list of random odd numbers: sums of multiples of them, mod 2^64, tell vectors apart."""
     return key(i, "odd") | 1
 
 
@@ -113,9 +112,9 @@ def permute(
     passes: int,
     tweak: int | Tensor = 0,
 ) -> list[Tensor]:
-    """A keyed permutation of the vectors with digits[i] in [0, radices[i]), radices up to 2^62, without a table.
+    """A keyed permutation of all vectors with digits[i] in [0, radices[i]), without a table; radices to 2^62.
 
-    An alternating Feistel network: each digit in turn is shifted by a random function of all the others, which
+    An alternating Feistel network: each digit in turn is shifted by a random function of all the others. That
     can be undone, so the whole is one-to-one. It needs two digits at least (one digit is only shifted, by a
     constant). `tweak` (below 2^48) picks another permutation for the same key.
     """
@@ -137,15 +136,18 @@ def shuffle(key: int | Tensor, size: int | Tensor, x: Tensor, tweak: int | Tenso
 
     Permutes the smallest square that holds `size` and walks on from what falls outside, which ends inside.
     """
-    keys, sizes, tweaks = (
-        torch.as_tensor(v, dtype=torch.int64, device=x.device).expand_as(x).flatten()
-        for v in (key, size, tweak)
-    )
-    side = sizes.to(torch.float64).sqrt().ceil().to(torch.int64)
-    y, outside = x.flatten().clone(), torch.arange(x.numel(), device=x.device)
-    while outside.numel():
-        k, s, t = keys[outside], side[outside], tweaks[outside]
-        high, low = permute(k, (y[outside] // s, y[outside] % s), (s, s), SHUFFLE_PASSES, t)
-        y[outside] = high * s + low
-        outside = outside[y[outside] >= sizes[outside]]
-    return y.view(x.shape)
+    keys, sizes, tweaks = (torch.as_tensor(v, device=x.device) for v in (key, size, tweak))
+    sides = sizes.to(torch.float64).sqrt().ceil().to(torch.int64)
+    y = _permute_square(keys, sides, x, tweaks)
+    outside = (y >= sizes).nonzero(as_tuple=True)
+    while len(outside[0]):
+        key_, side, tweak_, limit = (v.expand_as(x)[outside] for v in (keys, sides, tweaks, sizes))
+        y[outside] = _permute_square(key_, side, y[outside], tweak_)
+        outside = tuple(axis[y[outside] >= limit] for axis in outside)
+    return y
+
+
+def _permute_square(key: Tensor, side: Tensor, x: Tensor, tweak: Tensor) -> Tensor:
+    """A keyed permutation of the numbers below side * side."""
+    high, low = permute(key, (x // side, x % side), (side, side), SHUFFLE_PASSES, tweak)
+    return high * side + low

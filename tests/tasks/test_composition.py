@@ -34,6 +34,7 @@ torch.set_num_threads(1)
 INF = math.inf
 BATCH = 8
 BLOCK = 10
+SHARE = "must be at least 0 and below 1 (at 1 the hard token is never trained)"
 
 
 def composition(**values: Any) -> Composition:
@@ -85,7 +86,7 @@ def hops_of(task: Composition, tokens: Tensor) -> Tensor:
 
 
 def brute_force(task: Composition, tokens: list[int], hidden: list[list[int]]) -> list[int]:
-    """The answers to one input, from the definition: f = sigma_k . pi_k ... sigma_1 . pi_1, one value at a time."""
+    """The answers to one input, from the definition f = sigma_k . pi_k ... sigma_1 . pi_1, value by value."""
     n, k = task.n, task.k
     if task.readout == "all":
         hop_token, *values = tokens
@@ -109,7 +110,8 @@ def brute_force(task: Composition, tokens: list[int], hidden: list[list[int]]) -
 def test_declaration_needs_no_torch() -> None:
     """Planning a sweep imports the declaration of a task, and with it neither torch nor anything slow."""
     code = (
-        "import sys; from trainers.tasks import load_task; task = load_task('composition')(n=4, k=2, data_size=64);"
+        "import sys; from trainers.tasks import load_task;"
+        "task = load_task('composition')(n=4, k=2, data_size=64);"
         "task.impossible(8), task.describe(), task.shape(), task.metrics(); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -129,7 +131,7 @@ def test_tasks_are_found_by_name() -> None:
 
 
 def test_sections_are_validated_from_outside() -> None:
-    """Pydantic reads the section of a sweep file, lists and nested sections included, and refuses the rest."""
+    """Pydantic reads the section of a sweep file, nested ones and lists included, and refuses the rest."""
     adapter = TypeAdapter(Composition)
     text = """{"n": 4, "k": 3, "data_size": Infinity, "easy_fraction": 0.5,
                "mixture": {"hops": [1, 2], "weights": {"zipf": 1.0}, "count": "hard"}}"""
@@ -227,11 +229,11 @@ def test_shares_of_a_batch() -> None:
         ("data_size must be a whole number from 1 up, or inf, not nan", {"data_size": math.nan}),
         ("data_size must be a whole number from 1 up, or inf, not -inf", {"data_size": -INF}),
         (
-            "easy_fraction must be at least 0 and below 1 (at 1 the hard token is never trained) or 'uniform', not 1.0",
+            f"easy_fraction {SHARE} or 'uniform', not 1.0",
             {"easy_fraction": 1.0},
         ),
         (
-            "batch_easy_fraction must be at least 0 and below 1 (at 1 the hard token is never trained), not 1.0",
+            f"batch_easy_fraction {SHARE}, not 1.0",
             {"batch_easy_fraction": 1.0},
         ),
         ("eval_size must be 1 or more, not 0", {"eval_size": 0}),
@@ -250,7 +252,7 @@ def test_shares_of_a_batch() -> None:
             {"sampling": "epochs", "curriculum": "staged"},
         ),
         (
-            "easy_fraction: uniform weights every hop length the same: leave mixture.weights at uniform",
+            "easy_fraction: uniform gives equal weights: leave mixture.weights at uniform",
             {"easy_fraction": "uniform", "mixture": Mixture(weights=Zipf(1.0))},
         ),
         ("n must be from 2 to 20, not 0; k must be 1 or more, not 0", {"n": 0, "k": 0}),
@@ -367,7 +369,7 @@ def test_enumeration_holds_each_input_once(values: dict[str, Any]) -> None:
     ],
 )
 def test_small_pools_are_uniformly_random_subsets(values: dict[str, Any]) -> None:
-    """Over seeds, neighbouring places of the order hold all ordered pairs of inputs equally often (5 sigma)."""
+    """Over seeds, two places of the order hold all ordered pairs of inputs equally often (5 sigma)."""
     task, n_keys = composition(**values), 20_000
     space = task.space(task.k)
     keys = torch.tensor([random.key(seed, "subset") for seed in range(n_keys)]).unsqueeze(1)
@@ -398,7 +400,7 @@ READOUTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("data_size", [60, INF])
 @pytest.mark.parametrize("values", READOUTS)
 def test_answers_equal_brute_force(values: dict[str, Any], data_size: float) -> None:
-    """Every target, in batches and evaluation sets, is what the definition of f gives, one value at a time."""
+    """Every target, in batches and evaluation sets, is what the definition of f gives, value by value."""
     task = composition(**values, data_size=data_size, easy_fraction="uniform")
     data = filled(task, task, first_seed=5)
     tokens, targets = batches(data, at(0, 3), 3)
@@ -414,7 +416,7 @@ def test_answers_equal_brute_force(values: dict[str, Any], data_size: float) -> 
 
 @pytest.mark.parametrize("data_size", [200, INF])
 def test_starts_and_hops(data_size: float) -> None:
-    """Hard examples of the cyclic task begin anywhere, easy ones with table 1 or anywhere; others with table 1."""
+    """Hard cyclic examples begin anywhere, easy ones with table 1 or anywhere; all others with table 1."""
     found = {}
     for cyclic, easy_start in [(False, "prefix"), (True, "prefix"), (True, "any")]:
         task = composition(
@@ -476,7 +478,7 @@ def test_strata_are_the_same_in_every_mixture() -> None:
     ],
 )
 def test_held_out_inputs_are_in_no_pool(values: dict[str, Any]) -> None:
-    """Held-out inputs and pool have none in common and none twice, in tiny and huge spaces, up to the last one."""
+    """Held-out inputs and pool have none in common and none twice, in tiny, full and huge spaces."""
     data = filled(composition(**values))
     for r, (kept, trained) in enumerate(zip(held_out(data), pool(data), strict=True), 1):
         assert data.task.held_out_size(r) + data.task.pool_sizes[r - 1] == len({*kept, *trained})
@@ -532,7 +534,7 @@ def test_pools_take_a_byte_a_token_where_that_is_enough(expected: torch.dtype, k
 
 
 def test_the_train_set_is_a_part_of_the_pool() -> None:
-    """Evaluation examples `train` are distinct examples of the pool: all of a small one, none of an infinite."""
+    """The set `train` is distinct examples of the pool: all of a small one, none of an infinite one."""
     tasks = [composition(data_size=size, easy_fraction=0.5) for size in (5, 16, 100)]
     data = filled(*tasks, composition(data_size=INF))
     tokens, targets = data.evaluation()
@@ -605,7 +607,7 @@ def test_draws_with_replacement_are_uniform() -> None:
 
 @pytest.mark.parametrize("data_size", [400, INF])
 def test_stages_grow(data_size: float) -> None:
-    """Stages of equal length add the hop lengths of the mixture in growing order; earlier ones keep their weights."""
+    """Stages of equal length add hop lengths in growing order; earlier ones keep their relative weights."""
     mixture = Mixture(hops=(4, 1), weights=(1.0, 3.0))
     task = composition(k=5, data_size=data_size, easy_fraction=0.5, mixture=mixture, curriculum="staged")
     data = filled(task, steps=9, batch=2000)
@@ -650,7 +652,7 @@ def test_slots_do_not_know_their_neighbours(starts: dict[str, Any]) -> None:
 
 
 def test_blocks_may_be_cut_anywhere() -> None:
-    """Ten steps in one block are the same batches as four and six, so that a resumed trial goes on unchanged."""
+    """Ten steps in one block are the batches of four and six, so that a resumed trial goes on unchanged."""
     tasks = [composition(**kind) for kind in KINDS]
     whole = batches(filled(*tasks), at(20, 0, 3, 45, 60), 10)[0]
     data = filled(*tasks)
@@ -706,7 +708,7 @@ def test_each_seed_moves_its_own_stream() -> None:
 
 
 def test_metrics_are_means_over_their_sets() -> None:
-    """Each metric is the mean over its own examples; missing ones are NaN, and `test_accuracy` is that of r = k."""
+    """Each metric is the mean over its own examples, NaN without any; `test_accuracy` is that of r = k."""
     tasks = [composition(k=3, data_size=5), composition(k=3, data_size=40), composition(k=3, data_size=INF)]
     data = filled(*tasks)
     correct, loss = torch.zeros(3, 64, 1), torch.zeros(3, 64, 1)
@@ -765,7 +767,7 @@ def test_unseen_accuracy_counts_unseen_examples_alone() -> None:
 
 
 def test_readout_all_has_no_unseen_accuracy() -> None:
-    """With one answer at each position every input uses every table, so that the notion has no meaning: NaN."""
+    """With an answer at each position every input uses every table: the notion has no meaning, so NaN."""
     data = filled(composition(cyclic=True, readout="all", n=4, easy_fraction=0.5))
     ones = torch.ones(1, 48, 8)
     metrics = {name: float(m) for name, m in data.metrics(ones, ones).items()}

@@ -100,8 +100,10 @@ def test_easy_weights() -> None:
             {"hops": (1, 2), "weights": (-1.0, float("nan"))},
         ),
         (
-            "hops must be different whole numbers from 1 up, at least one, not [0]; "
-            "weights has 2 numbers for 1 hop lengths",
+            (
+                "hops must be different whole numbers from 1 up, at least one, not [0]; "
+                "weights has 2 numbers for 1 hop lengths"
+            ),
             {"hops": (0,), "weights": (1.0, 1.0)},
         ),
     ],

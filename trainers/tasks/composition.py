@@ -1,4 +1,4 @@
-"""k-fold composition of hidden and given permutations (Wang et al., COLT 2025): the declaration, torch-free."""
+"""k-fold composition of hidden and given permutations (Wang et al., COLT 2025), declared without torch."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MAX_N = 20
 
 @dataclass(frozen=True, kw_only=True)
 class Composition:
-    """f(sigma, x) = (sigma_k . pi_k ... sigma_1 . pi_1)(x), of which the model sees sigma_1 .. sigma_k, i, r and x.
+    """f(sigma, x) = (sigma_k . pi_k ... sigma_1 . pi_1)(x); the model sees sigma_1 .. sigma_k, i, r and x.
 
-    pi_1 .. pi_k are permutations of 0 .. n-1, hidden and fixed for a trial; sigma_1 .. sigma_k are fresh in each
-    example. The answer follows r hops from x, beginning with table i; r = k is a hard example, r < k an easy
-    one. Tokens: values 0 .. n-1, then k start tokens, then k hop tokens.
+    pi_1 .. pi_k are permutations of 0 .. n-1, hidden and fixed for a trial; sigma_1 .. sigma_k are fresh in
+    each example. The answer follows r hops from x, beginning with table i; r = k is a hard example, r < k an
+    easy one. Tokens: values 0 .. n-1, then k start tokens, then k hop tokens.
 
     With n=3, k=2, pi_1 = (1 2 0), pi_2 = (0 2 1) hidden, and sigma_1 = (1 0 2), sigma_2 = (2 1 0):
 
@@ -31,11 +31,11 @@ class Composition:
         hard, r=2       1 0 2   2 1 0     3  6  0      2       0 -pi_1-> 1 -sigma_1-> 0 -pi_2-> 0 -sigma_2-> 2
         easy, r=1       1 0 2   2 1 0     3  5  0      0
 
-        readout all     r   sigma_1 sigma_2      answers: at sigma_i(j), r hops from x=j beginning with table i
+        readout all     r   sigma_1 sigma_2      answers: at sigma_i(j), r hops from x=j, table i first
         hard, r=2       6   1 0 2   2 1 0        2 1 0   1 0 2
 
-    A *stratum* is the examples of one r. Its pool of N examples is the first N of a keyed permutation of all its
-    inputs that are not held out, so that pools are nested; nothing is ever stored to make them distinct.
+    A *stratum* is the examples of one r. Its pool of N is the first N inputs, in a keyed order of all, that
+    are not held out: distinct and nested, without a table of what has been drawn.
     """
 
     __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
@@ -54,17 +54,17 @@ class Composition:
     k: int
     """Number of hops of a hard example, 1 or more."""
     data_size: float
-    """Examples in the pool (see `mixture.count`): a whole number, or inf for fresh examples in every batch."""
+    """Examples in the pool (see `mixture.count`): a whole number, or inf for fresh ones in every batch."""
     easy_fraction: float | Literal["uniform"] = 0.0
-    """Share of the pool that is easy, below 1; `uniform` gives every hop length, k included, the same weight."""
+    """Share of the pool that is easy, below 1; `uniform`: each hop length, k included, weighs the same."""
     batch_easy_fraction: float | None = None
     """Share of each batch that is easy, on average; the pool's own unless set."""
     mixture: Mixture = field(default_factory=Mixture)
     """Which easy examples, in which proportion, and how the pool is counted."""
     curriculum: Literal["mixed", "staged"] = "mixed"
-    """`staged`: equally many steps for each hop length of the pool, in growing order, earlier ones staying in."""
+    """`staged`: hop lengths enter in growing order, after equally many steps each, and stay in."""
     cyclic: bool = False
-    """The first table varies and table k is followed by table 1; otherwise every example begins with table 1."""
+    """The first table varies and table 1 follows table k; otherwise every example begins with table 1."""
     easy_start: Literal["prefix", "any"] = "prefix"
     """Where easy examples of the cyclic task begin: with table 1, or anywhere."""
     readout: Literal["query", "all"] = "query"
@@ -80,35 +80,36 @@ class Composition:
             raise ValueError("; ".join(problems))
 
     def _value_problems(self) -> list[str]:
-        whole = math.isinf(self.data_size) or self.data_size % 1 == 0
         easy, batch_easy = self.easy_fraction, self.batch_easy_fraction
+        size_holds = self.data_size >= 1 and (self.is_infinite or self.data_size % 1 == 0)
         share = "must be at least 0 and below 1 (at 1 the hard token is never trained)"
-        checks = {
-            f"n must be from 2 to {MAX_N}, not {self.n}": 2 <= self.n <= MAX_N,
-            f"k must be 1 or more, not {self.k}": self.k >= 1,
-            f"data_size must be a whole number from 1 up, or inf, not {self.data_size:g}": self.data_size >= 1
-            and whole,
-            f"easy_fraction {share} or 'uniform', not {easy}": isinstance(easy, str) or 0 <= easy < 1,
-            f"batch_easy_fraction {share}, not {batch_easy}": batch_easy is None or 0 <= batch_easy < 1,
-            f"eval_size must be 1 or more, not {self.eval_size}": self.eval_size >= 1,
-        }
-        return [message for message, holds in checks.items() if not holds]
+        checks = [
+            (2 <= self.n <= MAX_N, f"n must be from 2 to {MAX_N}, not {self.n}"),
+            (self.k >= 1, f"k must be 1 or more, not {self.k}"),
+            (size_holds, f"data_size must be a whole number from 1 up, or inf, not {self.data_size:g}"),
+            (isinstance(easy, str) or 0 <= easy < 1, f"easy_fraction {share} or 'uniform', not {easy}"),
+            (batch_easy is None or 0 <= batch_easy < 1, f"batch_easy_fraction {share}, not {batch_easy}"),
+            (self.eval_size >= 1, f"eval_size must be 1 or more, not {self.eval_size}"),
+        ]
+        return [message for holds, message in checks if not holds]
 
     def _combination_problems(self) -> list[str]:
-        epochs, uniform = self.sampling == "epochs", self.easy_fraction == "uniform"
-        checks = {
-            "easy_start: any needs cyclic: true": self.easy_start == "any" and not self.cyclic,
-            "readout: all needs cyclic: true": self.readout == "all" and not self.cyclic,
-            "readout: all asks for every start: leave easy_start at prefix": self.readout == "all"
-            and self.easy_start == "any",
-            "batch_easy_fraction needs sampling: replacement (a pass visits each example once)": epochs
-            and self.batch_easy_fraction is not None,
-            "curriculum: staged needs sampling: replacement (a pass visits each example once)": epochs
-            and self.curriculum == "staged",
-            "easy_fraction: uniform weights every hop length the same: leave mixture.weights at uniform": uniform
-            and self.mixture.weights != "uniform",
-        }
-        return [message for message, wrong in checks.items() if wrong]
+        epochs, every = self.sampling == "epochs", self.readout == "all"
+        anywhere, uniform = self.easy_start == "any", self.easy_fraction == "uniform"
+        weighted, batch_share = self.mixture.weights != "uniform", self.batch_easy_fraction is not None
+        passes = "needs sampling: replacement (a pass visits each example once)"
+        checks = [
+            (anywhere and not self.cyclic, "easy_start: any needs cyclic: true"),
+            (every and not self.cyclic, "readout: all needs cyclic: true"),
+            (every and anywhere, "readout: all asks for every start: leave easy_start at prefix"),
+            (epochs and batch_share, f"batch_easy_fraction {passes}"),
+            (epochs and self.curriculum == "staged", f"curriculum: staged {passes}"),
+            (
+                uniform and weighted,
+                "easy_fraction: uniform gives equal weights: leave mixture.weights at uniform",
+            ),
+        ]
+        return [message for wrong, message in checks if wrong]
 
     @property
     def sequence_length(self) -> int:
@@ -135,7 +136,7 @@ class Composition:
     # The space of inputs
 
     def radices(self, r: int) -> tuple[int, ...]:
-        """An input of r hops as digits: the ranks of sigma_1 .. sigma_k, and for a query x and the first table."""
+        """An input of r hops as digits: the ranks of sigma_1 .. sigma_k; for a query x and the start too."""
         tables = (math.factorial(self.n),) * self.k
         return tables if self.readout == "all" else (*tables, self.n, self.n_starts(r))
 
@@ -232,9 +233,9 @@ class Composition:
     def metrics(self) -> Sequence[str]:
         """On the pool, on held-out hard examples, and held out per number of hops r.
 
-        `test_accuracy_r{r}` for r < k is in distribution, not held out in the strict sense: the tables after the
-        r-th don't matter, so that another input with the same answer may be in the pool.
-        `test_accuracy_r{r}_unseen` leaves out the examples of which everything that matters is in the pool.
+        `test_accuracy_r{r}` for r < k is in distribution: the tables after the r-th hop don't matter, so that
+        the same question may be in the pool with other tables. `test_accuracy_r{r}_unseen` leaves out those
+        whose question (r, start, x and the tables used) is in the pool.
         """
         per_r = [f"test_accuracy_r{r}" for r in range(1, self.k + 1)]
         unseen = [f"test_accuracy_r{r}_unseen" for r in range(1, self.k)]

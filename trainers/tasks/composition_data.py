@@ -139,7 +139,7 @@ class CompositionData:
         rows.n_train[slot] = min(sum(sizes), task.eval_size)
 
     def _eval_slice(self, r: int) -> slice:
-        """Where the held-out examples of r hops are among the evaluation examples; before them all is `train`."""
+        """Where the held-out examples of r hops are among the evaluation examples; `train` comes first."""
         first = self.task.eval_size + sum(self.task.held_out_size(q) for q in range(1, r))
         return slice(first, first + self.task.held_out_size(r))
 
@@ -272,7 +272,7 @@ class CompositionData:
         return self.rows.eval_tokens, self.rows.eval_answers
 
     def metrics(self, correct: Tensor, loss: Tensor) -> Mapping[str, Tensor]:
-        """Float64 `[S]` for each name of `Composition.metrics`, from float `[S, E, Q]`; NaN: no such example."""
+        """Float64 `[S]` for each of `Composition.metrics`, from float `[S, E, Q]`; NaN: no such example."""
         accuracy, losses = correct.double().mean(2), loss.double().mean(2)  # [S, E]
         k, size = self.task.k, self.task.eval_size
         in_train = torch.arange(size, device=self.device) < self.rows.n_train.unsqueeze(1)

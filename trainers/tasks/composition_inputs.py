@@ -1,7 +1,7 @@
 """Inputs of the composition task as digits: enumerate them in a keyed order, draw them, answer them.
 
-An input is a column of D digits (`Composition.radices`): the ranks of its k permutations, then for a query x and
-the index of the first table. Digits are int64 `[D, M]`; everything is vectorised over the M inputs.
+An input is a column of D digits (`Composition.radices`): the ranks of its k permutations, then for a query x
+and the index of the first table. Digits are int64 `[D, M]`; everything is vectorised over the M inputs.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ MIN_ROUNDS = 24
 
 @functools.cache
 def split_factorial(n: int) -> tuple[int, int]:
-    """n! as a product of two whole numbers as equal as can be had with m! as one of them; larger first."""
+    """The factorial of n as two factors, m! and the rest, as equal as can be had; larger first."""
     whole = math.factorial(n)
     part = min((math.factorial(m) for m in range(1, n + 1)), key=lambda part: max(part, whole // part))
     return max(part, whole // part), min(part, whole // part)
 
 
 def enumerate_inputs(task: Composition, r: int, key: int | Tensor, positions: Tensor) -> Tensor:
-    """The inputs at some positions (int64 `[M]`, below `task.space(r)`) of a keyed order of all inputs of r hops."""
+    """The inputs at some positions (int64 `[M]`, below `task.space(r)`) of a keyed order of all of r hops."""
     radices = [
         radix for radix in task.radices(r) if radix > 1
     ]  # only the last can be 1: one table to begin with

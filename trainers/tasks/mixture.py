@@ -44,7 +44,7 @@ class Mixture:
     hops: Literal["all", "powers_of_two"] | tuple[int, ...] = "all"
     """Numbers of hops of easy examples: every one below k, the powers of two below k, or a list."""
     weights: Literal["uniform"] | Zipf | tuple[float, ...] = "uniform"
-    """Proportions of the easy hop lengths: equal, `{zipf: exponent}`, or a number for each of the list `hops`."""
+    """Proportions of the easy hop lengths: equal, `{zipf: exponent}`, or one number for each of `hops`."""
     count: Literal["total", "hard"] = "total"
     """What `data_size` counts: all examples, or the hard ones, to which the easy ones are added."""
 
@@ -93,8 +93,10 @@ class Mixture:
 
 
 def apportion(total: int, weights: Sequence[Fraction]) -> list[int]:
-    """`total` divided by weights (which sum to 1) into whole numbers, by Webster's method: no share ever
-    shrinks as the total grows. Ties go to the earlier one."""
+    """Whole numbers that add up to `total`, in proportion to weights that sum to 1: Webster's method.
+
+    No share ever shrinks as the total grows. Ties go to the earlier one.
+    """
     # Each share gets its m-th unit when a growing scale passes (m - 1/2) / weight. At the scale total - J at
     # most total units are given out, so that only the few that are left need to be given one by one.
     scale = max(0, total - len(weights))

@@ -1,0 +1,121 @@
+"""Trials -> the cells of a map: one row per combination of the axes that it shows, whether anything ran or not."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import polars as pl
+
+from orchestrator.axis import AxisInfo
+from orchestrator.thresholds import with_outcomes
+
+
+def cells(
+    trials: pl.LazyFrame,
+    axes: Sequence[AxisInfo],
+    x: AxisInfo,
+    y: AxisInfo,
+    facets: Sequence[AxisInfo],
+    value: str,
+    impossible: pl.DataFrame | None = None,
+) -> pl.LazyFrame:
+    """One row per value of x, y and the facets, in the order of the axes: those columns, and
+
+    - `cell_mean`: of the column `value` over the cell's trials (those with a finite one), or, for `solved`, the
+      fraction of them that solved. Null in cells without such trials.
+    - `cell_trials`: how many those are. Failed trials never count, unsolved stopped ones not for `solved`.
+    - `cell_status`: `data`, `empty`, or `impossible`: `impossible` (a frame with a column per axis) lists every
+      combination with the axes that the map does not show (`axes` has them all).
+
+    Sizes between the values of x and y (an adaptive search asks for any) count in the nearest cell. Raises ValueError
+    if `value` is neither `solved` nor a column of numbers.
+    """
+    schema = trials.collect_schema()
+    shown = [x, y, *facets]
+    names = [axis.name for axis in shown]
+    every = [pl.LazyFrame({a.name: pl.Series(a.values, dtype=schema[a.name])}) for a in shown]
+    measured = (
+        trials.pipe(_measured, value)
+        .pipe(_snapped, x)
+        .pipe(_snapped, y)
+        .group_by(names)
+        .agg(cell_mean=pl.col("_measured").mean(), cell_trials=pl.len())
+    )
+    hidden = [axis for axis in axes if axis.name not in (*names, "seed")]
+    return (
+        reduce(lambda left, right: left.join(right, how="cross", maintain_order="left_right"), every)
+        .join(measured, on=names, how="left", nulls_equal=True, maintain_order="left")
+        .join(
+            _excluded(impossible, shown, hidden, schema),
+            on=names,
+            how="left",
+            nulls_equal=True,
+            maintain_order="left",
+        )
+        .with_columns(
+            cell_trials=pl.col("cell_trials").fill_null(0),
+            cell_status=pl.when(pl.col("cell_trials") > 0)
+            .then(pl.lit("data"))
+            .when(pl.col("_excluded"))
+            .then(pl.lit("impossible"))
+            .otherwise(pl.lit("empty")),
+        )
+        .select(*names, "cell_mean", "cell_trials", "cell_status")
+    )
+
+
+def _measured(trials: pl.LazyFrame, value: str) -> pl.LazyFrame:
+    """The trials that have a value, as `_measured`."""
+    if value == "solved":
+        return (
+            with_outcomes(trials)
+            .with_columns(_measured=pl.col("outcome").cast(pl.Float64))
+            .drop_nulls("_measured")
+        )
+    numeric = [name for name, dtype in trials.collect_schema().items() if dtype.is_numeric()]
+    if value not in numeric:
+        raise ValueError(f"cannot draw {value!r}: choose solved, {', '.join(numeric)}")
+    number = pl.col(value).cast(pl.Float64)
+    return trials.with_columns(_measured=number).filter(number.is_finite(), pl.col("status") != "failed")
+
+
+def _snapped(trials: pl.LazyFrame, axis: AxisInfo) -> pl.LazyFrame:
+    """Finite values of a numeric axis, moved to its nearest value. Those beyond the outer cells are dropped."""
+    values = axis.finite
+    if len(values) < 2:
+        return trials
+    at = [float(p) for p in axis.to_scale(pl.Series(values).to_numpy())]
+    edges = [(a + b) / 2 for a, b in zip(at, at[1:], strict=False)]
+    edges = [axis.from_scale(p) for p in (2 * at[0] - edges[0], *edges, 2 * at[-1] - edges[-1])]
+    dtype = trials.collect_schema()[axis.name]
+    column = pl.col(axis.name)
+    below = pl.sum_horizontal(column.cast(pl.Float64) > edge for edge in edges)
+    cell = below.replace_strict(dict(enumerate(values, start=1)), default=None, return_dtype=pl.Float64)
+    on_scale = column.cast(pl.Float64).is_between(edges[0], edges[-1])
+    elsewhere = [
+        v for v in axis.values if not (isinstance(v, (int, float)) and math.isfinite(v) and v in values)
+    ]
+    nearest = (
+        pl.when(column.is_in(pl.Series(elsewhere, dtype=dtype).implode()))
+        .then(column)
+        .otherwise(cell.cast(dtype))
+    )
+    return trials.filter(on_scale | column.is_in(pl.Series(elsewhere, dtype=dtype).implode())).with_columns(
+        nearest
+    )
+
+
+def _excluded(
+    impossible: pl.DataFrame | None, shown: Sequence[AxisInfo], hidden: Sequence[AxisInfo], schema: pl.Schema
+) -> pl.LazyFrame:
+    """The cells that cannot exist, whatever the hidden axes are, with `_excluded` true."""
+    names = [axis.name for axis in shown]
+    if impossible is None or not len(impossible):
+        return pl.LazyFrame(schema={**{name: schema[name] for name in names}, "_excluded": pl.Boolean()})
+    others = [axis for axis in hidden if axis.name in impossible.columns]
+    columns = [*names, *(axis.name for axis in others)]
+    combinations = impossible.lazy().select(pl.col(name).cast(schema[name]) for name in columns).unique()
+    complete = math.prod(len(axis.values) for axis in others)
+    return combinations.group_by(names).agg(_excluded=pl.len() >= complete)

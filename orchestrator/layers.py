@@ -1,0 +1,133 @@
+"""The layers of a map, from the bottom up: cells with data, cells without, numbers of trials, thresholds."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from orchestrator.layout import Layout, Panels
+from orchestrator.overlay import MARKS
+
+if TYPE_CHECKING:
+    import altair as alt
+
+Row = dict[str, object]
+BLANKS = {"empty": ("no trials (·)", "#f1f1f1", "·"), "impossible": ("cannot exist (×)", "#b9b9b9", "×")}
+"""Status of a cell without data: its name in the legend, its colour, its sign."""
+LIGHT = 0.55
+"""Share of the colour scale from which ink is black."""
+
+
+def cell_rows(cells: pl.DataFrame, layout: Layout, panels: Panels, colours: tuple[float, float]) -> list[Row]:
+    """One row per cell, in coordinates of the map."""
+    low, high = colours
+    rows: list[Row] = []
+    for cell in cells.iter_rows(named=True):
+        across, up = cell[layout.x.axis.name], cell[layout.y.axis.name]
+        px, py, mean, status = (
+            layout.x.cell(across),
+            layout.y.cell(up),
+            cell["cell_mean"],
+            cell["cell_status"],
+        )
+        assert px is not None
+        assert py is not None
+        is_light = mean is None or (mean - low) / (high - low) > LIGHT
+        rows.append(
+            {"layer": status, "px": px, "py": py, "left": px - 0.5, "right": px + 0.5}
+            | {"bottom": py - 0.5, "top": py + 0.5, "mean": mean, "trials": cell["cell_trials"]}
+            | {
+                "ink": "black" if is_light else "white",
+                "blank": BLANKS[status][0] if status in BLANKS else None,
+            }
+            | {"x": layout.x.label(across), "y": layout.y.label(up), **panels.labels(cell)}
+        )
+    return rows
+
+
+def cell_layers(layout: Layout, rows: list[Row], colours: tuple[float, float], title: str) -> list[alt.Chart]:
+    """Cells with data, in colour."""
+    import altair as alt
+
+    wrapped = textwrap.wrap(title, 18)
+    scale = alt.Scale(scheme="viridis", domain=colours, clamp=True)
+    data = _boxes(layout, title).transform_filter("datum.layer == 'data'")
+    layers = [data.encode(color=alt.Color("mean:Q", title=wrapped, scale=scale))]
+    statuses = [status for status in BLANKS if any(row["layer"] == status for row in rows)]
+    if statuses:
+        layers += _blank_layers(layout, statuses, title)
+    if layout.has_counts:
+        layers.append(_counts(layout, rows))
+    return layers
+
+
+def _boxes(layout: Layout, title: str) -> alt.Chart:
+    import altair as alt
+
+    tooltip = [
+        alt.Tooltip("x:N", title=layout.x.axis.name),
+        alt.Tooltip("y:N", title=layout.y.axis.name),
+        alt.Tooltip("mean:Q", title=title, format=".3~g"),
+        alt.Tooltip("trials:Q", title="trials"),
+    ]
+    seam = min(0.6, 0.04 * min(layout.cell_width, layout.cell_height))
+    ends = {"x": layout.encode_x("left"), "y": layout.encode_y("bottom"), "x2": "right", "y2": "top"}
+    return alt.Chart().mark_rect(stroke="white", strokeWidth=seam).encode(**ends, tooltip=tooltip)
+
+
+def _blank_layers(layout: Layout, statuses: Iterable[str], title: str) -> list[alt.Chart]:
+    import altair as alt
+
+    names, colours, _ = zip(*(BLANKS[status] for status in statuses), strict=True)
+    legend = alt.Legend(
+        title="cells without data", symbolType="square", symbolStrokeColor="#888", symbolStrokeWidth=0.5
+    )
+    fill = alt.Fill("blank:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
+    layers = [_boxes(layout, title).transform_filter("isValid(datum.blank)").encode(fill=fill)]
+    for status in statuses:
+        sign = alt.Chart().mark_text(fontSize=layout.small + 2, color="#444", text=BLANKS[status][2])
+        here = sign.transform_filter(f"datum.layer == '{status}'")
+        layers.append(here.encode(x=layout.encode_x(), y=layout.encode_y()))
+    return layers
+
+
+def _counts(layout: Layout, rows: list[Row]) -> alt.Chart:
+    """Numbers of trials: in the middle of cells, or where no interval runs through them."""
+    import altair as alt
+
+    runs_up = any(row["layer"] == "interval" and row["px"] == row["right"] for row in rows)
+    runs_across = any(row["layer"] == "interval" and row["py"] == row["top"] for row in rows)
+    side: dict[str, Any] = {"align": "right", "dx": -1.5} if runs_up else {}
+    side |= {"baseline": "top", "dy": 1.5} if runs_across else {}
+    font = 0.85 * layout.small if side else layout.small
+    text = alt.Chart().mark_text(fontSize=font, **side).transform_filter("datum.layer == 'data'")
+    x, y = layout.encode_x("right" if runs_up else "px"), layout.encode_y("top" if runs_across else "py")
+    return text.encode(x=x, y=y, text="trials:Q", color=alt.Color("ink:N", scale=None))
+
+
+def mark_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
+    """Thresholds, in black on a white halo: legible on the darkest cell and on the lightest."""
+    import altair as alt
+
+    kinds = [kind for kind in MARKS if any(row.get("mark") == kind for row in rows)]
+    if not kinds:
+        return []
+    x, y = layout.encode_x(), layout.encode_y()
+    interval = (
+        alt.Chart().transform_filter("datum.layer == 'interval'").encode(x=x, y=y, x2="right", y2="top")
+    )
+    legend = alt.Legend(
+        title="threshold (half solve)", symbolFillColor="black", symbolStrokeWidth=0, symbolSize=30
+    )
+    shape = alt.Shape("mark:N", scale=alt.Scale(domain=kinds, range=[MARKS[k] for k in kinds]), legend=legend)
+    point = alt.Chart().transform_filter("datum.layer == 'mark'").encode(x=x, y=y, shape=shape)
+    return [
+        interval.mark_rule(color="white", strokeWidth=3.0, strokeCap="round"),
+        interval.mark_rule(color="black", strokeWidth=1.2),
+        point.mark_point(
+            filled=True, opacity=1, size=30, color="black", stroke="white", strokeWidth=1
+        ).encode(angle=alt.Angle("angle:Q", scale=None)),
+    ]

@@ -1,0 +1,113 @@
+"""Where the values of an axis stand in a map, and what is written there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from orchestrator.axis import AxisInfo
+
+GAP = 0.5
+"""Cells between the last finite value and inf, which has no place on a scale."""
+POWERS_FROM = 10_000
+"""Axes that reach this are labelled with powers: 2⁶, 2⁷, ..."""
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+@dataclass(frozen=True)
+class Ruler:
+    """Cells are one long and centred on `places`; numbers stand in increasing order, categories as they come."""
+
+    axis: AxisInfo
+    values: tuple[object, ...]
+    places: tuple[float, ...]
+
+    @staticmethod
+    def of(axis: AxisInfo) -> Ruler:
+        finite = axis.finite
+        rest = [v for v in axis.values if v not in finite]
+        if not axis.is_numeric or not finite:
+            return Ruler(axis, axis.values, tuple(float(i) for i in range(len(axis.values))))
+        before = [v for v in rest if isinstance(v, (int, float)) and v <= 0]  # 0 on a log axis
+        after = [v for v in rest if v not in before]
+        values = (*before, *finite, *after)
+        starts = [len(before), len(before) + len(finite)]
+        places = [i + GAP * sum(0 < s <= i for s in starts) for i in range(len(values))]
+        return Ruler(axis, values, tuple(places))
+
+    @cached_property
+    def _place_of(self) -> dict[str, float]:
+        return {_key(value): place for value, place in zip(self.values, self.places, strict=True)}
+
+    def cell(self, value: object) -> float | None:
+        """The place of one of the values; None for anything else."""
+        return self._place_of.get(_key(value))
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        return -0.5, self.places[-1] + 0.5
+
+    @property
+    def length(self) -> float:
+        """In cells."""
+        return self.places[-1] + 1
+
+    @property
+    def scale_ends(self) -> tuple[float, float]:
+        """The outer edges of the cells that are on the scale."""
+        finite = self.axis.finite
+        return self._place_of[_key(finite[0])] - 0.5, self._place_of[_key(finite[-1])] + 0.5
+
+    def place(self, number: float) -> float:
+        """The place of any number within the axis, between the cells at its true position on the scale."""
+        finite = self.axis.finite
+        places = [self._place_of[_key(value)] for value in finite]
+        known, sought = self.axis.to_scale(np.array(finite)), self.axis.to_scale(np.array([number]))
+        return float(np.interp(sought, known, places)[0])
+
+    def labels(self, least_gap: float) -> dict[float, str]:
+        """Place -> text, for as many values as have room when labels need `least_gap` cells each."""
+        every = {place: self.label(value) for value, place in zip(self.values, self.places, strict=True)}
+        if least_gap <= 1 or not self.axis.is_numeric:
+            return every
+        finite = [i for i, value in enumerate(self.values) if value in self.axis.finite]
+        whole = [i for i in finite if self._is_whole_power(self.values[i])]
+        candidates = whole if len(whole) > 1 else finite
+        stride = candidates[1] - candidates[0] if len(candidates) > 1 else 1
+        kept = set(candidates[:: math.ceil(least_gap / stride)]) | (set(range(len(every))) - set(finite))
+        return {place: text for i, (place, text) in enumerate(every.items()) if i in kept}
+
+    def label(self, value: object) -> str:
+        """A value as a reader writes it: ∞, 362, 0.001, 2¹⁶; other things as they are."""
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            return "none" if value is None else str(value)
+        if math.isinf(value):
+            return "∞" if value > 0 else "-∞"
+        if self._is_whole_power(value) and max(self.axis.finite) >= POWERS_FROM:
+            base = 2 if self.axis.scale == "log2" else 10
+            return f"{base}{str(round(math.log(value, base))).translate(_SUPERSCRIPT)}"
+        return f"{value:.0f}" if 100 <= abs(value) < 1e6 or value == int(value) else f"{value:.3g}"
+
+    def _is_whole_power(self, value: object) -> bool:
+        if self.axis.scale not in ("log2", "log10") or not isinstance(value, (int, float)):
+            return False
+        if not 0 < value < math.inf:
+            return False
+        exponent = math.log2(value) if self.axis.scale == "log2" else math.log10(value)
+        return math.isclose(exponent, round(exponent), abs_tol=1e-9)
+
+
+def facet_label(facets: Sequence[AxisInfo], values: Sequence[object]) -> str:
+    """`depth = 2`, several of them with commas."""
+    named = zip(facets, values, strict=True)
+    return ", ".join(f"{axis.name} = {Ruler.of(axis).label(value)}" for axis, value in named)
+
+
+def _key(value: object) -> str:
+    """Values as keys: lists are not hashable, and 1 is 1.0 but not True."""
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return repr(float(value)) if is_number else repr(value)  # type: ignore[arg-type]

@@ -1,0 +1,138 @@
+"""Cost of a training step per trial: packs of S against the same model in plain torch.nn, alone.
+
+    python tests/benchmarks/step.py [--rounds 7] [--steps 40]
+
+Both train the quickstart's model on the same batches, on one thread (as two one-threaded workers share two
+cores). Rounds alternate, so a drift of the machine's speed meets both; medians and their ratio are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from trainers.tasks.composition import Composition
+from trainers.transformer.config import Model
+from trainers.transformer.engine import cross_entropy
+from trainers.transformer.model import PackedTransformer
+from trainers.transformer.optimizer import AdamW, Settings
+
+TASK = Composition(n=4, k=2, data_size=1024.0)
+MODEL = Model(width=32, depth=2, heads=4)
+TRAIN = {"lr": 3e-3, "warmup": 50, "steps": 1500, "schedule": "constant", "weight_decay": 0.1, "clip": 1.0}
+BETAS, EPS, BATCH = (0.9, 0.98), 1e-8, 64
+SLOTS = (1, 2, 4, 8, 16, 32)
+
+
+class Block(nn.Module):
+    """A pre-norm block as anyone would write it."""
+
+    def __init__(self, model: Model) -> None:
+        super().__init__()
+        width, hidden = model.width, model.width * model.mlp_ratio
+        self.heads = model.heads
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.up, self.down = nn.Linear(width, hidden), nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        batch, length, width = x.shape
+        qkv = self.qkv(self.norm1(x)).view(batch, length, 3, self.heads, width // self.heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        x = x + self.out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return x + self.down(F.gelu(self.up(self.norm2(x))))
+
+
+class Plain(nn.Module):
+    """The same transformer in torch.nn."""
+
+    def __init__(self, model: Model, vocab_size: int, length: int) -> None:
+        super().__init__()
+        self.token, self.position = nn.Embedding(vocab_size, model.width), nn.Embedding(length, model.width)
+        self.blocks = nn.Sequential(*(Block(model) for _ in range(model.depth)))
+        self.norm, self.head = nn.LayerNorm(model.width), nn.Linear(model.width, vocab_size, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.token(tokens) + self.position.weight
+        return self.head(self.norm(self.blocks(x)))
+
+
+class PlainRunner:
+    """One trial, torch.optim.AdamW, gradient clipping, the loss at the last position."""
+
+    def __init__(self) -> None:
+        self.model = Plain(MODEL, TASK.vocab_size, TASK.sequence_length)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN["lr"], betas=BETAS, weight_decay=0.1)
+
+    def step(self, tokens: Tensor, targets: Tensor) -> None:
+        loss = F.cross_entropy(self.model(tokens[0])[:, -1], targets[0, :, 0])
+        self.optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        self.optimizer.step()
+
+
+class PackedRunner:
+    """S trials in the engine's own parts."""
+
+    def __init__(self, slots: int) -> None:
+        self.model = PackedTransformer(MODEL, TASK.vocab_size, TASK.sequence_length, 1)
+        self.params = torch.stack([self.model.init(seed, "cpu") for seed in range(slots)])
+        zeros = [torch.zeros_like(self.params) for _ in range(2)]
+        self.optimizer = AdamW(*zeros, BETAS, EPS, self.model.n_decayed)
+        self.settings = Settings.of([TRAIN] * slots, "cpu")
+        self.done = torch.zeros(slots, 1)
+
+    def step(self, tokens: Tensor, targets: Tensor) -> None:
+        leaf = self.params.detach().requires_grad_()
+        loss = cross_entropy(self.model(leaf, tokens), targets).mean((1, 2))
+        (grads,) = torch.autograd.grad(loss.sum(), leaf)
+        self.optimizer.step(self.params, grads, self.done, self.settings)
+        self.done += 1
+
+
+def batches(slots: int) -> tuple[Tensor, Tensor]:
+    """Random tokens `[S, B, T]` and targets `[S, B, 1]`: the cost does not depend on what they say."""
+    shape = (slots, BATCH, TASK.sequence_length)
+    return torch.randint(TASK.vocab_size, shape), torch.randint(TASK.n, (slots, BATCH, 1))
+
+
+def ms_per_trial_step(runner: PlainRunner | PackedRunner, slots: int, steps: int) -> float:
+    tokens, targets = batches(slots)
+    began = time.perf_counter()
+    for _ in range(steps):
+        runner.step(tokens, targets)
+    return (time.perf_counter() - began) / steps / slots * 1e3
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--steps", type=int, default=40)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    plain, packed = PlainRunner(), {slots: PackedRunner(slots) for slots in SLOTS}
+    times: dict[int, list[float]] = {slots: [] for slots in (0, *SLOTS)}
+    for round_ in range(arguments.rounds + 1):
+        for slots in times:
+            steps = max(5, arguments.steps // max(1, slots))
+            ms = ms_per_trial_step(packed[slots] if slots else plain, max(1, slots), steps)
+            if round_:  # the first warms up
+                times[slots].append(ms)
+    print(f"torch {torch.__version__}, 1 thread, width {MODEL.width}, depth {MODEL.depth}, ", end="")
+    print(f"{TASK.sequence_length} tokens, batch {BATCH}; medians of {arguments.rounds} rounds")
+    print(f"{'':>14}  ms per trial-step  plain / this")
+    base = statistics.median(times[0])
+    print(f"{'plain torch.nn':>14}  {base:17.2f}  {1.0:12.2f}")
+    for slots in SLOTS:
+        ratio = statistics.median(p / t for p, t in zip(times[0], times[slots], strict=True))
+        print(f"{f'S = {slots}':>14}  {statistics.median(times[slots]):17.2f}  {ratio:12.2f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""A user's function as a trainer."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainers.base import Outcome, Resources, TrialSpec
+from trainers.function import FunctionTrainer, run_trial
+
+RULE = {"metric": "accuracy", "at_least": 0.9, "consecutive": 1}
+Report = Callable[..., None]
+
+
+def trial(**config: Any) -> TrialSpec:
+    return TrialSpec("t", {"solved": RULE, "stop": "solved", **config})
+
+
+def learns(config: dict[str, Any], report: Report) -> None:
+    for step in range(1, 6):
+        report(step * 10, examples_seen=step, accuracy=step / 5, loss=1.0 - step / 5)
+
+
+def test_what_is_reported_is_the_curve() -> None:
+    """Metrics, steps and examples of every report are stored; the last score counts."""
+    outcome = run_trial(learns, trial(stop="never"))
+    assert (outcome.status, outcome.values["score"], outcome.values["solved_at_step"]) == ("solved", 1.0, 50)
+    assert (outcome.values["stopped_by"], outcome.values["steps"]) == ("returned", 50)
+    assert len(outcome.curve) == 5
+    assert outcome.curve[0] == {"step": 10, "examples_seen": 1, "accuracy": 0.2, "loss": 0.8}
+
+
+def test_solved_trials_stop_where_the_sweep_says_so() -> None:
+    """With `stop: solved` the function ends at the report that solves it, even through `except Exception`."""
+    reached = []
+
+    def stubborn(config: dict[str, Any], report: Report) -> None:
+        for step in range(1, 6):
+            try:
+                report(step, accuracy=step / 2)
+                reached.append(step)
+            except Exception:
+                reached.append(-1)
+
+    outcome = run_trial(stubborn, trial())
+    assert (outcome.status, outcome.values["stopped_by"], reached) == ("solved", "solved", [1])
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), SystemExit(3)])
+def test_an_exception_is_a_failed_row(error: BaseException) -> None:
+    """What the function raises ends up in the error column: where, and what."""
+
+    def fails(config: dict[str, Any], report: Report) -> None:
+        report(1, accuracy=0.5)
+        raise error
+
+    outcome = run_trial(fails, trial())
+    assert (outcome.status, outcome.values["stopped_by"], len(outcome.curve)) == ("failed", "error", 1)
+    assert outcome.error is not None
+    assert "in fails" in outcome.error
+    assert outcome.error.splitlines()[-1] == f"{type(error).__name__}: {error}"
+
+
+def test_a_metric_must_be_a_number() -> None:
+    """Reporting a text is the function's mistake, and named."""
+    outcome = run_trial(lambda config, report: report(1, accuracy="high"), trial())
+    assert outcome.error is not None
+    assert outcome.error.endswith("ValueError: could not convert string to float: 'high'")
+
+
+def test_a_function_cannot_change_the_next_trials_config() -> None:
+    """Each call gets a copy of its own."""
+    shared = {"layers": [1, 2]}
+
+    def changes(config: dict[str, Any], report: Report) -> None:
+        config["layers"].append(3)
+
+    run_trial(changes, trial(**shared))
+    assert shared == {"layers": [1, 2]}
+
+
+def test_a_pack_runs_one_after_the_other() -> None:
+    """Each advance is one trial, announced before it runs."""
+    heard: list[Any] = []
+
+    def noted(config: dict[str, Any], report: Report) -> None:
+        heard.append(config["x"])
+
+    specs = [TrialSpec(f"t{x}", {"solved": None, "stop": "never", "x": x}) for x in range(3)]
+    training = FunctionTrainer("m:f", noted).start(specs, Resources(), None, lambda ids: heard.append(list(ids)))
+    outcomes: list[Outcome] = []
+    while not training.is_finished:
+        outcomes += training.advance()
+    assert heard == [["t0"], 0, ["t1"], 1, ["t2"], 2]
+    assert [outcome.trial_id for outcome in outcomes] == ["t0", "t1", "t2"]
+
+
+def test_version_is_declared_or_the_source_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`trainer_version` counts if there is one; otherwise any change of the module's source is a new version."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    versions = []
+    for i, source in enumerate(["", "# changed\n", "trainer_version = '7'\n"]):
+        (tmp_path / f"versioned_{i}.py").write_text(source + "def train(config, report): pass\n")
+        versions.append(FunctionTrainer.load(f"versioned_{i}:train").version({}))
+        del sys.modules[f"versioned_{i}"]
+    assert versions[0] != versions[1]
+    assert versions[2] == "7"
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("no_such_module:train", ImportError, "No module named 'no_such_module'"),
+        ("math:no_such_function", AttributeError, "module 'math' has no attribute 'no_such_function'"),
+        ("math:pi", AttributeError, "'pi' in 'math' cannot be called"),
+        ("math", ImportError, "'math' does not have the form package.module:function"),
+    ],
+)
+def test_what_cannot_be_loaded(name: str, error: type[Exception], message: str) -> None:
+    """A wrong name says what is wrong with it."""
+    with pytest.raises(error, match=message):
+        FunctionTrainer.load(name)
