@@ -1,4 +1,6 @@
-"""Trials -> the cells of a map: one row per combination of the axes that it shows, whether anything ran or not."""
+"""Trials -> the cells of a map: one row per combination of the axes that it shows, whether anything ran or
+not.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import math
 from collections.abc import Sequence
 from functools import reduce
 
+import numpy as np
 import polars as pl
 
 from orchestrator.axis import AxisInfo
@@ -23,14 +26,14 @@ def cells(
 ) -> pl.LazyFrame:
     """One row per value of x, y and the facets, in the order of the axes: those columns, and
 
-    - `cell_mean`: of the column `value` over the cell's trials (those with a finite one), or, for `solved`, the
-      fraction of them that solved. Null in cells without such trials.
+    - `cell_mean`: of the column `value` over the cell's trials (those with a finite one), or, for `solved`,
+      the fraction of them that solved. Null in cells without such trials.
     - `cell_trials`: how many those are. Failed trials never count, unsolved stopped ones not for `solved`.
-    - `cell_status`: `data`, `empty`, or `impossible`: `impossible` (a frame with a column per axis) lists every
-      combination with the axes that the map does not show (`axes` has them all).
+    - `cell_status`: `data`, `empty`, or `impossible`: `impossible` (a frame with a column per axis) lists
+      every combination with the axes that the map does not show (`axes` has them all).
 
-    Sizes between the values of x and y (an adaptive search asks for any) count in the nearest cell. Raises ValueError
-    if `value` is neither `solved` nor a column of numbers.
+    Sizes between the values of x and y (an adaptive search asks for any) count in the nearest cell. Raises
+    ValueError if `value` is neither `solved` nor a column of numbers.
     """
     schema = trials.collect_schema()
     shown = [x, y, *facets]
@@ -47,13 +50,7 @@ def cells(
     return (
         reduce(lambda left, right: left.join(right, how="cross", maintain_order="left_right"), every)
         .join(measured, on=names, how="left", nulls_equal=True, maintain_order="left")
-        .join(
-            _excluded(impossible, shown, hidden, schema),
-            on=names,
-            how="left",
-            nulls_equal=True,
-            maintain_order="left",
-        )
+        .pipe(_excluded, impossible, shown, hidden)
         .with_columns(
             cell_trials=pl.col("cell_trials").fill_null(0),
             cell_status=pl.when(pl.col("cell_trials") > 0)
@@ -71,7 +68,7 @@ def _measured(trials: pl.LazyFrame, value: str) -> pl.LazyFrame:
     if value == "solved":
         return (
             with_outcomes(trials)
-            .with_columns(_measured=pl.col("outcome").cast(pl.Float64))
+            .with_columns(_measured=pl.col("_outcome").cast(pl.Float64))
             .drop_nulls("_measured")
         )
     numeric = [name for name, dtype in trials.collect_schema().items() if dtype.is_numeric()]
@@ -82,40 +79,36 @@ def _measured(trials: pl.LazyFrame, value: str) -> pl.LazyFrame:
 
 
 def _snapped(trials: pl.LazyFrame, axis: AxisInfo) -> pl.LazyFrame:
-    """Finite values of a numeric axis, moved to its nearest value. Those beyond the outer cells are dropped."""
+    """Finite values of a numeric axis, moved to its nearest one. Those beyond the outer cells are dropped."""
     values = axis.finite
     if len(values) < 2:
         return trials
-    at = [float(p) for p in axis.to_scale(pl.Series(values).to_numpy())]
-    edges = [(a + b) / 2 for a, b in zip(at, at[1:], strict=False)]
-    edges = [axis.from_scale(p) for p in (2 * at[0] - edges[0], *edges, 2 * at[-1] - edges[-1])]
+    at = axis.to_scale(np.array(values))
+    inner = (at[1:] + at[:-1]) / 2
+    ends = [axis.from_scale(float(p)) for p in (2 * at[0] - inner[0], *inner, 2 * at[-1] - inner[-1])]
     dtype = trials.collect_schema()[axis.name]
-    column = pl.col(axis.name)
-    below = pl.sum_horizontal(column.cast(pl.Float64) > edge for edge in edges)
-    cell = below.replace_strict(dict(enumerate(values, start=1)), default=None, return_dtype=pl.Float64)
-    on_scale = column.cast(pl.Float64).is_between(edges[0], edges[-1])
-    elsewhere = [
-        v for v in axis.values if not (isinstance(v, (int, float)) and math.isfinite(v) and v in values)
-    ]
-    nearest = (
-        pl.when(column.is_in(pl.Series(elsewhere, dtype=dtype).implode()))
-        .then(column)
-        .otherwise(cell.cast(dtype))
-    )
-    return trials.filter(on_scale | column.is_in(pl.Series(elsewhere, dtype=dtype).implode())).with_columns(
-        nearest
-    )
+    column, number = pl.col(axis.name), pl.col(axis.name).cast(pl.Float64)
+    has_place = column.is_in(pl.Series(axis.values, dtype=dtype).implode())
+    n_below = pl.sum_horizontal(number > end for end in ends)
+    cell = n_below.replace_strict(dict(enumerate(values, start=1)), default=None, return_dtype=pl.Float64)
+    nearest = pl.when(has_place).then(column).otherwise(cell.cast(dtype))
+    return trials.filter(has_place | number.is_between(ends[0], ends[-1])).with_columns(nearest)
 
 
 def _excluded(
-    impossible: pl.DataFrame | None, shown: Sequence[AxisInfo], hidden: Sequence[AxisInfo], schema: pl.Schema
+    cells: pl.LazyFrame,
+    impossible: pl.DataFrame | None,
+    shown: Sequence[AxisInfo],
+    hidden: Sequence[AxisInfo],
 ) -> pl.LazyFrame:
-    """The cells that cannot exist, whatever the hidden axes are, with `_excluded` true."""
-    names = [axis.name for axis in shown]
-    if impossible is None or not len(impossible):
-        return pl.LazyFrame(schema={**{name: schema[name] for name in names}, "_excluded": pl.Boolean()})
+    """Adds `_excluded`: whether a cell cannot exist, whatever the hidden axes are."""
+    names = [axis.name for axis in shown if impossible is not None and axis.name in impossible.columns]
+    if impossible is None or not names:
+        return cells.with_columns(_excluded=pl.lit(False))
     others = [axis for axis in hidden if axis.name in impossible.columns]
-    columns = [*names, *(axis.name for axis in others)]
-    combinations = impossible.lazy().select(pl.col(name).cast(schema[name]) for name in columns).unique()
+    schema = cells.collect_schema()
+    combinations = impossible.lazy().select(*names, *(axis.name for axis in others)).unique()
     complete = math.prod(len(axis.values) for axis in others)
-    return combinations.group_by(names).agg(_excluded=pl.len() >= complete)
+    whole = combinations.group_by(names).agg(_excluded=pl.len() >= complete)
+    typed = whole.with_columns(pl.col(name).cast(schema[name]) for name in names)
+    return cells.join(typed, on=names, how="left", nulls_equal=True, maintain_order="left")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cluster.errors import ClusterError
 from orchestrator.errors import OrchestratorError
 
 if TYPE_CHECKING:
@@ -28,7 +29,8 @@ app = typer.Typer(
 
 RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory, such as runs/quickstart.")]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. model.width=32.")
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override one value, e.g. model.width=32."),
 ]
 
 
@@ -68,7 +70,9 @@ def launch(
     if retry not in (None, "failed"):
         raise typer.BadParameter(f"{retry!r} is none of: failed", param_hint="--retry")
     overrides = list(set_ or [])
-    overrides += [f"pack.{key}={value}" for key, value in (("cpus", cpus), ("gpus", gpus)) if value is not None]
+    overrides += [
+        f"pack.{key}={value}" for key, value in (("cpus", cpus), ("gpus", gpus)) if value is not None
+    ]
     sweep = load_sweep(sweep_file, overrides)
     target = run_dir or Path("runs") / sweep.name
     if not quiet or dry_run:
@@ -113,8 +117,12 @@ def query(
 @app.command()
 def thresholds(
     run: RunArgument,
-    along: Annotated[str | None, typer.Option(help="Axis to look along; the sweep's own unless given.")] = None,
-    at_steps: Annotated[int | None, typer.Option(help="For this smaller step budget, from the same trials.")] = None,
+    along: Annotated[
+        str | None, typer.Option(help="Axis to look along; the sweep's own unless given.")
+    ] = None,
+    at_steps: Annotated[
+        int | None, typer.Option(help="For this smaller step budget, from the same trials.")
+    ] = None,
     format_: FormatOption = Format.table,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
 ) -> None:
@@ -127,7 +135,9 @@ def plot(
     run: RunArgument,
     x: Annotated[str | None, typer.Option(help="Axis across.")] = None,
     y: Annotated[str | None, typer.Option(help="Axis upwards.")] = None,
-    facet: Annotated[str | None, typer.Option(help="Axes that get a panel per value: depth,easy_fraction.")] = None,
+    facet: Annotated[
+        str | None, typer.Option(help="Axes that get a panel per value: depth,easy_fraction.")
+    ] = None,
     value: Annotated[
         str, typer.Option(help="solved (the fraction of trials), a column of trials, or a metric.")
     ] = "solved",
@@ -187,7 +197,7 @@ def main() -> None:
     """Entry point: every foreseen mistake is a message, never a traceback."""
     try:
         app(standalone_mode=True)
-    except OrchestratorError as error:
+    except (OrchestratorError, ClusterError) as error:
         from orchestrator.launch import Interrupted
 
         print(f"{error}" if isinstance(error, Interrupted) else f"error: {error}", file=sys.stderr)

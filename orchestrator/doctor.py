@@ -13,7 +13,17 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-_PACKAGES = ("torch", "ray", "polars", "pyarrow", "pydantic", "PyYAML", "altair", "vl-convert-python", "numpy")
+_PACKAGES = (
+    "torch",
+    "ray",
+    "polars",
+    "pyarrow",
+    "pydantic",
+    "PyYAML",
+    "altair",
+    "vl-convert-python",
+    "numpy",
+)
 _DISK_GB = 2
 
 
@@ -30,7 +40,9 @@ class Finding:
 
 def examine() -> Iterator[Finding]:
     """Everything a local launch needs, one finding after the other. Starts Ray once to see that it can."""
-    yield Finding(sys.version_info >= (3, 11), f"Python {platform.python_version()} (3.11 or newer is needed)")
+    yield Finding(
+        sys.version_info >= (3, 11), f"Python {platform.python_version()} (3.11 or newer is needed)"
+    )
     yield from (_package(name) for name in _PACKAGES)
     cores = len(os.sched_getaffinity(0))
     yield Finding(cores >= 1, f"{cores} CPU cores for this process")
@@ -57,7 +69,9 @@ def _disk() -> Finding:
         with tempfile.TemporaryFile(dir=Path.cwd()):
             pass
     except OSError as error:
-        return Finding(False, f"{Path.cwd()} cannot be written: {error.strerror}; launch with --run-dir elsewhere")
+        return Finding(
+            False, f"{Path.cwd()} cannot be written: {error.strerror}; launch with --run-dir elsewhere"
+        )
     return Finding(free_gb >= _DISK_GB, f"{free_gb:.0f} GB free in {Path.cwd()} ({_DISK_GB} GB are plenty)")
 
 

@@ -119,7 +119,9 @@ class Driver:
 
     def _told(self, statuses: Mapping[str, str]) -> None:
         self.search.tell(statuses)
-        self.tally.statuses |= {trial_id: status for trial_id, status in statuses.items() if trial_id in self.wanted}
+        self.tally.statuses |= {
+            trial_id: status for trial_id, status in statuses.items() if trial_id in self.wanted
+        }
 
     def _reopen(self, stored: Collection[str]) -> None:
         """Packs that an earlier driver began are issued again unchanged, if anything wanted is left in them."""

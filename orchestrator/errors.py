@@ -1,10 +1,11 @@
 """What can go wrong outside the science. A diverged or failed trial is a row, never one of these.
 
-OrchestratorError    printed as it is, exit code 2
-|- SweepError        the sweep file: every mistake in it at once
-|- StoreError        a run directory: unknown, damaged, locked, not writable
-|- ClusterError      the machines
-`- QueryError        a question that the stored rows cannot answer
+    OrchestratorError    printed as it is, exit code 2
+    |- SweepError        the sweep file: every mistake in it at once
+    |- StoreError        a run directory: unknown, damaged, locked, not writable
+    `- QueryError        a question that the stored rows cannot answer
+
+`cluster.errors.ClusterError`, the machines' own, is printed likewise; `cluster` imports nothing from here.
 """
 
 from __future__ import annotations
@@ -19,10 +20,6 @@ class OrchestratorError(Exception):
 
 class StoreError(OrchestratorError):
     """A run directory that is unknown, damaged, locked or not writable."""
-
-
-class ClusterError(OrchestratorError):
-    """Machines that could not be had, or were lost."""
 
 
 class QueryError(OrchestratorError):

@@ -15,8 +15,8 @@ SUFFIXES = (".pdf", ".svg", ".png", ".html")
 
 
 def save(chart: alt.TopLevelMixin, path: Path | str) -> None:
-    """Write a chart as its suffix says: vector pdf or svg with real text, png (two pixels a point), or one html
-    that needs no network. Atomic. Raises ValueError for other suffixes, OSError as `open` does.
+    """Write a chart as its suffix says: vector pdf or svg with real text, png (two pixels a point), or one
+    html that needs no network. Atomic. Raises ValueError for other suffixes, OSError as `open` does.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -46,8 +46,8 @@ def _rendered(spec: dict[str, Any], suffix: str) -> bytes:
 def _html(spec: dict[str, Any]) -> str:
     """One page with everything in it.
 
-    vl-convert writes the chart into a script as it is, so that a value such as `</script>` would end the script.
-    Here `<` goes in as a token, and becomes an escape of JavaScript's once it is there.
+    vl-convert writes the chart into a script as it is, so that a value such as `</script>` would end the
+    script. Here `<` goes in as a token, and becomes an escape of JavaScript's once it is there.
     """
     import vl_convert
 

@@ -1,8 +1,9 @@
 """Phase diagrams.
 
-A map is drawn on its own coordinates (`ruler`): cells of equal size, and thresholds between them at their true
-place. All rows are in one data set, told apart by `layer`, which is what lets Vega-Lite repeat panels. Fields have
-names of our own: an axis may be called anything, and Vega reads dots and brackets in field names.
+A map is drawn on its own coordinates (`ruler`): cells of equal size, and thresholds between them at their
+true place. All rows are in one data set, told apart by `layer`, which is what lets Vega-Lite repeat panels.
+Fields have names of our own: an axis may be called anything, and Vega reads dots and brackets in field
+names.
 """
 
 from __future__ import annotations
@@ -45,11 +46,11 @@ def phase_diagram(
     title: str,
     subtitle: str,
 ) -> alt.TopLevelMixin:
-    """A heat map of `cells` (see there), a panel for each combination of the facets: the first one across, the
-    others down.
+    """A heat map of `cells` (see there), a panel for each combination of the facets: the first one across,
+    the others down.
 
-    The colour runs from 0 to 1 where all means lie in there, else over their range. `thresholds` (see there) are
-    drawn on top if they were sought along x or y; otherwise nothing is.
+    The colour runs from 0 to 1 where all means lie in there, else over their range. `thresholds` (see there)
+    are drawn on top if they were sought along x or y; otherwise nothing is.
     """
     import altair as alt
 
@@ -57,7 +58,7 @@ def phase_diagram(
     layout = Layout.of(Ruler.of(x), Ruler.of(y), panels)
     colours = _colour_range(cells, value)
     rows = cell_rows(cells, layout, panels, colours)
-    if thresholds is not None:
+    if thresholds is not None and {axis.name for axis in facets} <= set(thresholds.columns):
         rows += marks(thresholds, layout.x, layout.y, panels.labels)
     layers = cell_layers(layout, rows, colours, value_title) + mark_layers(layout, rows)
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
@@ -72,7 +73,7 @@ def _colour_range(cells: pl.DataFrame, value: str) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def _faceted(chart: alt.LayerChart, rows: list[Row], panels: Panels) -> Any:
+def _faceted(chart: Any, rows: list[Row], panels: Panels) -> Any:
     import altair as alt
 
     data = alt.InlineData(values=rows)

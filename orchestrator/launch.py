@@ -1,12 +1,11 @@
 """Launching is reconciling: wanted trials minus stored trials is what runs.
 
-The only place that wires sweep, search, store, trainer and cluster together. A first launch, a resumed one, an
-extended axis and a finished sweep are the same few lines.
+The only place that wires sweep, search, store, trainer and cluster together. A first launch, a resumed one,
+an extended axis and a finished sweep are the same few lines.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import socket
@@ -27,7 +26,7 @@ from orchestrator.pack import make_packs
 from orchestrator.packs import OpenPack
 from orchestrator.progress import watching
 from orchestrator.provenance import code_version, record_launch
-from orchestrator.publish import replace, store_errors
+from orchestrator.publish import replace
 from orchestrator.schema import curves_schema, trials_schema
 from orchestrator.search.grid import Grid
 from orchestrator.store import Store
@@ -82,12 +81,21 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
         lines.append(f"dropped  {len(plan.impossible)} cells that cannot exist")
         lines += [f"           {count} x {reason}" for reason, count in reasons.most_common(5)]
         if len(reasons) > 5:
-            lines.append(f"           {sum(reasons.values()) - sum(c for _, c in reasons.most_common(5))} x others")
+            lines.append(
+                f"           {sum(reasons.values()) - sum(c for _, c in reasons.most_common(5))} x others"
+            )
     if plan.excluded:
         lines.append(f"dropped  {plan.excluded} cells by `where`")
     by_status = ", ".join(f"{count} {status}" for status, count in Counter(found.statuses.values()).items())
     lines.append(f"stored   {len(found.statuses)} in {run_dir}" + (f" ({by_status})" if by_status else ""))
-    lines.append(f"to run   {len(found.to_run)} trials in {found.n_packs} packs of at most {pack_size(sweep)}")
+    lines.append(
+        f"to run   {len(found.to_run)} trials in {found.n_packs} packs of at most {pack_size(sweep)}"
+    )
+    budget = sum(
+        trial.config.get("train", {}).get("steps", 0) for trial in found.to_run if not sweep.is_function
+    )
+    if budget:
+        lines.append(f"         at most {budget:,} trial-steps")
     return "\n".join(lines)
 
 
@@ -102,6 +110,7 @@ def launch(
     store = Store.create(run_dir.absolute())
     with launch_lock(store.path):
         _clean_up(store)
+        _set_aside_damaged(store)
         if retry_failed:
             _forget_failed(store, sweep)
         driver = _prepare(store, sweep, cluster)
@@ -151,7 +160,9 @@ def _prepare(store: Store, sweep: Sweep, cluster: str) -> Driver:
         curves_schema=schemas[1],
         code_version=code_version(),
     )
-    return Driver(store, Grid(trials), trials, lambda t: sweep.trainer.shape(t.config), pack_size(sweep), order)
+    return Driver(
+        store, Grid(trials), trials, lambda t: sweep.trainer.shape(t.config), pack_size(sweep), order
+    )
 
 
 def _run(driver: Driver, sweep: Sweep, cluster: str, watch: Callable[[], None]) -> None:
@@ -163,7 +174,7 @@ def _run(driver: Driver, sweep: Sweep, cluster: str, watch: Callable[[], None]) 
         from cluster.local import local_ray
         from orchestrator.tune import run_tune
 
-        with local_ray():
+        with local_ray(sweep.pack.cpus, sweep.pack.gpus):
             run_tune(driver, watch, cpus=sweep.pack.cpus, gpus=sweep.pack.gpus)
 
 
@@ -171,7 +182,7 @@ def _run(driver: Driver, sweep: Sweep, cluster: str, watch: Callable[[], None]) 
 def _stop_on_interrupt(driver: Driver) -> Iterator[None]:
     """The first Ctrl-C (or SIGTERM) asks the driver to stop, the second stops at once."""
 
-    def request(signum: int, frame: FrameType | None) -> None:
+    def request(_signum: int, _frame: FrameType | None) -> None:
         print("\nstopping: workers store what they have (again to stop at once)", flush=True)
         driver.stop_requested = True
         for number in previous:
@@ -202,6 +213,17 @@ def _forget_failed(store: Store, sweep: Sweep) -> None:
             OpenPack(store, path.name.split(".")[0]).forget_attempts()
 
 
+def _set_aside_damaged(store: Store) -> None:
+    """Damaged files keep readers from the others; what they held counts as not stored."""
+    try:
+        store.statuses()
+        damaged = store.unreadable()
+    except StoreError:
+        damaged = store.damaged()
+    for item in damaged:
+        print(f"set aside: {store.set_aside(item)} ({item.reason}); what it held runs anew", flush=True)
+
+
 def _clean_up(store: Store) -> None:
     """Remove what dead processes of this host left unfinished, and checkpoints of packs that are closed."""
     host = socket.gethostname()
@@ -218,4 +240,8 @@ def _clean_up(store: Store) -> None:
 
 def _values(values: tuple[object, ...]) -> str:
     texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in values]
-    return ", ".join(texts) if len(texts) <= 8 else f"{', '.join(texts[:3])}, ... {texts[-1]} ({len(texts)} values)"
+    return (
+        ", ".join(texts)
+        if len(texts) <= 8
+        else f"{', '.join(texts[:3])}, ... {texts[-1]} ({len(texts)} values)"
+    )

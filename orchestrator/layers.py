@@ -75,7 +75,8 @@ def _boxes(layout: Layout, title: str) -> alt.Chart:
     ]
     seam = min(0.6, 0.04 * min(layout.cell_width, layout.cell_height))
     ends = {"x": layout.encode_x("left"), "y": layout.encode_y("bottom"), "x2": "right", "y2": "top"}
-    return alt.Chart().mark_rect(stroke="white", strokeWidth=seam).encode(**ends, tooltip=tooltip)
+    boxes: alt.Chart = alt.Chart().mark_rect(stroke="white", strokeWidth=seam).encode(**ends, tooltip=tooltip)
+    return boxes
 
 
 def _blank_layers(layout: Layout, statuses: Iterable[str], title: str) -> list[alt.Chart]:
@@ -105,7 +106,8 @@ def _counts(layout: Layout, rows: list[Row]) -> alt.Chart:
     font = 0.85 * layout.small if side else layout.small
     text = alt.Chart().mark_text(fontSize=font, **side).transform_filter("datum.layer == 'data'")
     x, y = layout.encode_x("right" if runs_up else "px"), layout.encode_y("top" if runs_across else "py")
-    return text.encode(x=x, y=y, text="trials:Q", color=alt.Color("ink:N", scale=None))
+    counts: alt.Chart = text.encode(x=x, y=y, text="trials:Q", color=alt.Color("ink:N", scale=None))
+    return counts
 
 
 def mark_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:

@@ -18,6 +18,8 @@ COLUMN, PAGE = 245, 505
 """Widths in points that a figure aims at: one column of a journal, and both."""
 COUNTS_UP_TO = 150
 """Cells per panel, beyond which their numbers of trials are in the tooltip only."""
+FEW = 14
+"""Cells across that fit into one column."""
 LETTER = 4.2
 """Mean width of a letter of a label."""
 
@@ -57,10 +59,10 @@ class Layout:
 
     @staticmethod
     def of(x: Ruler, y: Ruler, panels: Panels) -> Layout:
-        total = COLUMN if panels.columns == 1 else PAGE
-        beside = 145 if panels.down else 128  # labels on the left, legends on the right
+        total = COLUMN if panels.columns == 1 and x.length <= FEW else PAGE
+        beside = 165 if panels.down else 130  # labels on the left, legends on the right
         cell_width = min(max(((total - beside) / panels.columns - 8) / x.length, 2.0), 34.0)
-        cell_height = min(max(190 / y.length, 2.0), 22.0, max(cell_width, 8.0))
+        cell_height = min(max(190 / y.length, 2.0), 22.0)
         return Layout(x, y, cell_width, cell_height, total)
 
     @property
@@ -107,15 +109,15 @@ def _axis(ruler: Ruler, label_cells: float, *, is_slanted: bool) -> alt.Axis:
 
     labels = ruler.labels(label_cells)
     texts, places = json.dumps(list(labels.values())), json.dumps(list(labels))
-    slant = {"labelAlign": "right", "labelBaseline": "top"} if is_slanted else {}
     return alt.Axis(
         values=list(labels),
         labelExpr=f"{texts}[indexof({places}, datum.value)]",
         labelAngle=-45 if is_slanted else 0,
+        labelAlign="right" if is_slanted else alt.Undefined,
+        labelBaseline="top" if is_slanted else alt.Undefined,
         labelLimit=90,
         labelOverlap=False,
         grid=False,
         domain=False,
         tickSize=3,
-        **slant,
     )

@@ -1,4 +1,4 @@
-"""Do curves rise for good, or do they turn around? A likelihood-ratio test, shared by all curves of a sweep."""
+"""Do curves rise for good, or do they turn around? A likelihood-ratio test, shared by a sweep's curves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import numpy as np
 from orchestrator.axis import Array
 
 LEVEL = 0.02
-"""Nominal. Isotonic fits follow the dips of their own sample, so a bootstrap from them finds dips too rare."""
+"""Nominal. Isotonic fits follow the dips of their own sample, so that a bootstrap from them thinks dips
+rarer than they are: simulated sweeps of rising curves are flagged in 1 to 5 % of cases.
+"""
 REPLICATES = 999
 SEED = 20240731
 """Of the bootstrap: the same trials always get the same verdict."""
@@ -32,10 +34,10 @@ class Counts:
 def turning(curves: Sequence[Counts]) -> list[bool]:
     """Which curves turn around. In at most 5 % of sweeps of rising curves is any curve named.
 
-    The statistic is how much better a fit that rises, falls and may rise again is than the isotonic one. A curve is
-    named if its statistic is rare as the *largest of the sweep* under a parametric bootstrap of all isotonic
-    fits; so sharp curves, which have no room for chance dips, cost the others no power. Trials are drawn
-    independently: an effect of the seed makes real curves smoother than that.
+    The statistic is how much better a fit that rises, falls and may rise again is than the isotonic one. A
+    curve is named if its statistic is rare as the *largest of the sweep* under a parametric bootstrap of all
+    isotonic fits; so sharp curves, which have no room for chance dips, cost the others no power. Trials are
+    drawn independently: an effect of the seed makes real curves smoother than that.
     """
     observed = np.array([statistic(c.solved[None], c.tried)[0] for c in curves])
     if not (observed > SUSPICIOUS).any():

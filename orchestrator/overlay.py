@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import polars as pl
 
@@ -16,9 +17,20 @@ Row = dict[str, object]
 Labels = Callable[[Mapping[str, object]], dict[str, str]]
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """Something at a place along the ruler: an interval if it has an end `to`, else a mark of some kind."""
+
+    at: float
+    to: float | None = None
+    kind: str | None = None
+    outward: int = 0
+    """Which way an arrow points: 1 towards larger places, -1 towards smaller ones."""
+
+
 def marks(thresholds: pl.DataFrame, x: Ruler, y: Ruler, panel: Labels) -> list[Row]:
-    """Rows of the layers `interval` and `mark`, in coordinates of the map; none if the thresholds were sought along
-    an axis that is neither x nor y, or do not differ along the other one.
+    """Rows of the layers `interval` and `mark`, in coordinates of the map; none if the thresholds were
+    sought along an axis that is neither x nor y, or do not differ along the other one.
     """
     along = thresholds["along"][0] if len(thresholds) else None
     ruler, other = (x, y) if along == x.axis.name else (y, x)
@@ -28,43 +40,43 @@ def marks(thresholds: pl.DataFrame, x: Ruler, y: Ruler, panel: Labels) -> list[R
     for curve in thresholds.iter_rows(named=True):
         place = other.cell(curve[other.axis.name])
         if place is not None:
-            rows += [_placed(mark, place, ruler is x) | panel(curve) for mark in _marks_of(curve, ruler)]
+            rows += [
+                _placed(mark, place, is_on_x=ruler is x) | panel(curve) for mark in _marks_of(curve, ruler)
+            ]
     return rows
 
 
-def _marks_of(curve: Mapping[str, object], ruler: Ruler) -> list[Row]:
-    """Along the ruler: `from` and `to` for an interval, `at` for a mark; `outward` is -1 or 1 for arrows."""
+def _marks_of(curve: Mapping[str, object], ruler: Ruler) -> list[_Mark]:
     low_end, high_end = ruler.scale_ends
     low, high = (_place(ruler, curve[name]) for name in ("low", "high"))
     threshold = _place(ruler, curve["threshold"])
     if threshold is not None:
-        ends = {"from": low_end if low is None else low, "to": high_end if high is None else high}
-        return [ends, {"at": threshold, "mark": THRESHOLD}]
+        start, stop = low_end if low is None else low, high_end if high is None else high
+        return [_Mark(start, stop), _Mark(threshold, kind=THRESHOLD)]
     if curve["censored"] == "above":
-        start = high_end - 0.5 if low is None else low
-        return [{"from": start, "to": high_end}, {"at": high_end, "mark": BEYOND, "outward": 1}]
+        return [
+            _Mark(high_end - 0.5 if low is None else low, high_end),
+            _Mark(high_end, kind=BEYOND, outward=1),
+        ]
     if curve["censored"] == "below":
-        start = low_end + 0.5 if high is None else high
-        return [{"from": low_end, "to": start}, {"at": low_end, "mark": BEYOND, "outward": -1}]
+        return [
+            _Mark(low_end, low_end + 0.5 if high is None else high),
+            _Mark(low_end, kind=BEYOND, outward=-1),
+        ]
     crossings = [_place(ruler, curve[name]) for name in ("lower_crossing", "upper_crossing")]
-    return [{"at": at, "mark": CROSSING} for at in crossings if at is not None]
+    return [_Mark(at, kind=CROSSING) for at in crossings if at is not None]
 
 
 def _place(ruler: Ruler, number: object) -> float | None:
     return ruler.place(number) if isinstance(number, (int, float)) else None
 
 
-def _placed(mark: Row, across: float, is_on_x: bool) -> Row:
+def _placed(mark: _Mark, across: float, *, is_on_x: bool) -> Row:
     """A mark of a curve that stands at `across` on the other axis."""
-    if "from" in mark:
-        (start, stop), at = (mark["from"], mark["to"]), across
-        ends = (start, stop, at, at) if is_on_x else (at, at, start, stop)
-        return dict(zip(("px", "right", "py", "top"), ends, strict=True)) | {"layer": "interval"}
-    px, py = (mark["at"], across) if is_on_x else (across, mark["at"])
-    outward = mark.get("outward")
-    angle = (
-        0
-        if outward is None
-        else {(1, False): 0, (-1, False): 180, (1, True): 90, (-1, True): 270}[outward, is_on_x]
-    )
-    return {"layer": "mark", "px": px, "py": py, "mark": mark["mark"], "angle": angle}
+    px, py = (mark.at, across) if is_on_x else (across, mark.at)
+    if mark.to is not None:
+        right, top = (mark.to, across) if is_on_x else (across, mark.to)
+        return {"layer": "interval", "px": px, "py": py, "right": right, "top": top}
+    # Triangles point upwards, and angles go clockwise.
+    angle = {1: 90 if is_on_x else 0, -1: 270 if is_on_x else 180, 0: 0}[mark.outward]
+    return {"layer": "mark", "px": px, "py": py, "mark": mark.kind, "angle": angle}

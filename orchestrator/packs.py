@@ -120,7 +120,7 @@ class OpenPack:
             return False
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
         for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
         return True
@@ -137,10 +137,10 @@ class AttemptFile:
         return json.dumps(asdict(self.attempt)).encode()
 
     def update(self, **changes: object) -> None:
-        self.attempt = Attempt(**{**asdict(self.attempt), **changes})  # type: ignore[arg-type]
+        self.attempt = Attempt(**{**asdict(self.attempt), **changes})
         temporary = temporary_name(self.path)
         temporary.write_bytes(self.content())
-        os.replace(temporary, self.path)
+        temporary.replace(self.path)
 
     def withdraw(self) -> None:
         """The worker leaves in good order."""
@@ -151,7 +151,10 @@ def open_packs(store: Store) -> list[OpenPack]:
     """Packs that were begun and are not closed, oldest intent first. A pack that was being split when the
     driver died is dropped here in favour of its parts."""
     paths = [path for path in (store.path / "packs").glob("*.json") if path.name.count(".") == 1]
-    packs = [OpenPack(store, path.stem) for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))]
+    packs = [
+        OpenPack(store, path.stem)
+        for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
+    ]
     split = {parent for pack in packs if (parent := pack.parent)}
     for pack in packs:
         if pack.pack_id in split:

@@ -29,7 +29,11 @@ class Rates:
         trials_per_s = (done - tally.stored_before) / elapsed_s
         parts = [
             f"{done}/{tally.wanted} trials",
-            *(f"{counts[status]} {status}" for status in ("solved", "unsolved", "diverged", "failed") if counts[status]),
+            *(
+                f"{counts[status]} {status}"
+                for status in ("solved", "unsolved", "diverged", "failed")
+                if counts[status]
+            ),
             f"{trials_per_s:.3g} trials/s",
         ]
         if tally.trial_steps:
@@ -44,7 +48,7 @@ def watching(is_quiet: bool = False) -> Iterator[Callable[[Tally], None]]:
     """Yields a function to call with the tally as often as one likes; it shows it now and then."""
     rates = Rates()
     if is_quiet:
-        yield lambda tally: None
+        yield lambda _tally: None
     elif sys.stdout.isatty():
         with _bar(rates) as show:
             yield show

@@ -1,4 +1,5 @@
-"""Where a run's numbers come from: code, packages, host, command. No environment variables: they hold secrets."""
+"""Where a run's numbers come from: code, packages, host, command. No environment variables: those hold
+secrets."""
 
 from __future__ import annotations
 

@@ -1,13 +1,14 @@
 """The likelihood of a threshold: a psychometric curve with an upper lapse and a seed effect.
 
-A trial at position u (octaves, or what `unit` makes of other scales) of a seed with effect z ~ N(0, 1) solves with
+A trial at position u (octaves, or what `unit` makes of other scales) of a seed with effect z ~ N(0, 1)
+solves with
 
     p(u | z) = g + (1 - g - lapse) * sigmoid((u - m - tau * z) / w)
 
-The threshold t is where half of the seeds solve, E_z p(t | z) = 0.5. That is not m where there is a lapse, and does
-not exist where lapse >= 0.5. The likelihood multiplies over a seed's trials, integrates z out, and multiplies over
-seeds; w, lapse and tau are profiled. Everything is on grids: 25 sizes of 5 seeds take milliseconds, and no optimizer
-can fail to converge.
+The threshold t is where half of the seeds solve, E_z p(t | z) = 0.5. That is not m where there is a lapse,
+and does not exist where lapse >= 0.5. The likelihood multiplies over a seed's trials, integrates z out, and
+multiplies over seeds; w, lapse and tau are profiled. Everything is on grids: 25 sizes of 5 seeds take
+milliseconds, and no optimizer can fail to converge.
 """
 
 from __future__ import annotations
@@ -63,7 +64,7 @@ class Profile:
         return float((ties[0] + ties[-1]) / 2)
 
     def interval(self) -> tuple[float, float]:
-        """Ends of the 95 % interval, -inf or inf where it leaves the grid. (nan, nan): no threshold is likely."""
+        """Ends of the 95 % interval, infinite where it leaves the grid; nan if no threshold is likely."""
         best = max(self.loglik.max(), self.loglik_without)
         excess = self.loglik - best + cutoff(self.n_seeds)
         inside = np.flatnonzero(excess >= 0)
@@ -91,9 +92,9 @@ def unit(axis: AxisInfo) -> float:
 def cutoff(n_seeds: int) -> float:
     """Log-likelihood by which a value may be worse than the best one and still be in the 95 % interval.
 
-    1.92 for many seeds. With few, their spread tau is itself uncertain, as a standard deviation is in Student's
-    test, whose exact cutoff this is (simulated, 5 seeds, tau 0.5: 1.92 covers 91 %, this one 96 %). One seed says
-    nothing of its spread: it counts as two.
+    1.92 for many seeds. With few, their spread tau is itself uncertain, as a standard deviation is in
+    Student's test, whose exact cutoff this is (simulated, 5 seeds, tau 0.5: 1.92 covers 91 % of
+    thresholds, this one 96 %). One seed says nothing of its spread: it counts as two.
     """
     df = max(n_seeds, 2) - 1
     t = (  # Student's 97.5 % quantile, by its expansion about the normal one
@@ -151,7 +152,7 @@ def _profiled(total: Array, grid: Array, n_seeds: int) -> Profile:
     """From m to t = m + offset(w, lapse, tau), and the best over those three."""
     total = total.reshape(len(TAUS), len(WIDTHS), len(LAPSES), len(grid))
     reaches = LAPSES < 0.5
-    # E_z sigmoid((d - tau z) / w) is close to sigmoid(d / spread) (MacKay's approximation of the logistic-normal).
+    # E_z sigmoid((d - tau z) / w) is close to sigmoid(d / spread): MacKay's approximation.
     spread = np.sqrt(WIDTHS**2 + math.pi / 8 * np.square(TAUS)[:, None])  # [tau, W]
     middle = (0.5 - GUESS) / (1 - GUESS - LAPSES[reaches])
     offset = spread[..., None] * np.log(middle / (1 - middle))  # [tau, W, L]

@@ -29,7 +29,7 @@ def publish_once(path: Path, content: bytes) -> bool:
 def replace(path: Path, content: bytes) -> None:
     """Give `content` its name, whatever bore it before. Atomic and durable. Raises StoreError."""
     with _written(path, content) as temporary:
-        os.replace(temporary, path)
+        temporary.replace(path)
     _sync_directory(path.parent)
 
 

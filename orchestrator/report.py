@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
@@ -53,10 +54,7 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
 def conclusion_lines(run: Run) -> Iterator[str]:
     """After a launch: thresholds in words, and where the figures are."""
     yield from status_lines(run)
-    try:
-        yield from threshold_lines(run.thresholds())
-    except QueryError:
-        pass  # no axis or no rule to find one by: then there is nothing to say
+    yield from threshold_lines(run)
     try:
         figures = [run.path / "figures" / f"phase_diagram.{suffix}" for suffix in ("png", "pdf", "html")]
         for figure in figures:
@@ -66,19 +64,58 @@ def conclusion_lines(run: Run) -> Iterator[str]:
         yield f"no figure: {error}"
 
 
-def threshold_lines(rows: pl.DataFrame) -> Iterator[str]:
-    """One line per curve."""
-    for row in rows.iter_rows(named=True):
-        yield f"  {row}"
+def threshold_lines(run: Run) -> Iterator[str]:
+    """The thresholds in words, one line per curve; nothing where the sweep seeks none."""
+    try:
+        rows = run.thresholds()
+    except QueryError:
+        return
+    names = [axis.name for axis in run.sweep.axes if len(axis.values) > 1 and axis.name in rows.columns]
+    for budget, group in rows.partition_by("steps", as_dict=True, maintain_order=True).items():
+        within = "" if budget[0] is None else f" within {budget[0]:,} steps"
+        yield f"thresholds along {rows['along'][0]}, where half of the seeds solve{within} [95 % interval]"
+        for row in group.iter_rows(named=True):
+            place = ", ".join(
+                f"{name} {row[name]:g}" if isinstance(row[name], float) else f"{name} {row[name]}"
+                for name in names
+            )
+            hard = f"   n_hard {_interval(row, '_hard')}" if row.get("threshold_hard") is not None else ""
+            yield f"    {place or 'all'}: {_found(row)}{hard}"
+
+
+def _found(row: Mapping[str, Any]) -> str:
+    """A threshold as one reads it: a number with its interval, a bound, or why there is none."""
+    if row["threshold"] is not None:
+        return _interval(row, "")
+    if row["censored"] == "above":
+        why = {"data": "more data would solve it", "steps": "the step budget is too small for any data"}
+        return f"above {_number(row['low'])} ({why.get(row['reason'], row['reason'])})"
+    if row["censored"] == "below":
+        return f"below {_number(row['high'])}"
+    if row["reason"] == "non-monotone":
+        return f"not monotone: rises at {_number(row['lower_crossing'])}, falls at {_number(row['upper_crossing'])}"
+    return f"none ({row['reason']})"
+
+
+def _interval(row: Mapping[str, Any], suffix: str) -> str:
+    low, high = (_number(row[f"{end}{suffix}"]) for end in ("low", "high"))
+    return f"{_number(row[f'threshold{suffix}'])} [{low}, {high}]"
+
+
+def _number(value: float | None) -> str:
+    """Four digits; a dash for an end beyond the tested values."""
+    return "-" if value is None else f"{value:.4g}"
 
 
 def _failed(run: Run) -> list[str]:
     rows = run.trials().filter(pl.col("status") == "failed").select("trial_id", "error").collect()
-    return [f"{trial_id}: {(error or '').strip().splitlines()[-1:]}" for trial_id, error in rows.iter_rows()]
+    return [
+        f"{trial_id}: {(error or 'no reason is stored').splitlines()[-1]}"
+        for trial_id, error in rows.iter_rows()
+    ]
 
 
-def _list(title: str, items: object) -> Iterator[str]:
-    assert isinstance(items, (list, tuple))
+def _list(title: str, items: Sequence[str]) -> Iterator[str]:
     if items:
         yield f"{title} ({len(items)}):"
         yield from (f"    {item}" for item in items[:SHOWN])

@@ -14,13 +14,14 @@ from orchestrator.axis import AxisInfo
 GAP = 0.5
 """Cells between the last finite value and inf, which has no place on a scale."""
 POWERS_FROM = 10_000
-"""Axes that reach this are labelled with powers: 2⁶, 2⁷, ..."""
-_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+"""Axes that reach this are labelled with powers: 2^6, 2^7, ... (Few fonts have all superscripts.)"""
 
 
 @dataclass(frozen=True)
 class Ruler:
-    """Cells are one long and centred on `places`; numbers stand in increasing order, categories as they come."""
+    """Cells are one long and centred on `places`; numbers stand in increasing order, categories as they
+    come.
+    """
 
     axis: AxisInfo
     values: tuple[object, ...]
@@ -82,14 +83,14 @@ class Ruler:
         return {place: text for i, (place, text) in enumerate(every.items()) if i in kept}
 
     def label(self, value: object) -> str:
-        """A value as a reader writes it: ∞, 362, 0.001, 2¹⁶; other things as they are."""
+        """A value as a reader writes it: ∞, 362, 0.001, 2^16; other things as they are."""
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             return "none" if value is None else str(value)
         if math.isinf(value):
             return "∞" if value > 0 else "-∞"
         if self._is_whole_power(value) and max(self.axis.finite) >= POWERS_FROM:
             base = 2 if self.axis.scale == "log2" else 10
-            return f"{base}{str(round(math.log(value, base))).translate(_SUPERSCRIPT)}"
+            return f"{base}^{round(math.log(value, base))}"
         return f"{value:.0f}" if 100 <= abs(value) < 1e6 or value == int(value) else f"{value:.3g}"
 
     def _is_whole_power(self, value: object) -> bool:

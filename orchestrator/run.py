@@ -12,7 +12,8 @@ Reading never imports a user's trainer and never writes, but for the figure that
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +23,7 @@ import polars as pl
 
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
-from orchestrator.store import Damaged, Store
+from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
 
 if TYPE_CHECKING:
@@ -72,26 +73,34 @@ class Run:
 
     def wanted_trials(self) -> pl.LazyFrame:
         """The stored trials that the sweep, as launched last, asks for."""
-        wanted = pl.LazyFrame({"trial_id": [trial.trial_id for trial in self.plan.trials]}, schema={"trial_id": pl.String})
+        wanted = pl.LazyFrame(
+            {"trial_id": [trial.trial_id for trial in self.plan.trials]}, schema={"trial_id": pl.String}
+        )
         return self.trials().join(wanted, on="trial_id", how="semi", maintain_order="left")
 
     def curves(self) -> pl.LazyFrame:
         """One row per trial and evaluation, of finished trials."""
         return self.store.scan("curves")
 
+    @property
+    def has_curves(self) -> bool:
+        """Evaluations were ever stored here (or will be: their columns are known)."""
+        return any((self.path / "curves").glob("*.parquet"))
+
     def query(self, sql: str) -> pl.DataFrame:
         """The answer to one SQL query (polars' dialect) over the tables `trials` and `curves`."""
         tables = {"trials": self.trials()}
-        if list((self.path / "curves").glob("*.parquet")):
+        if self.has_curves:
             tables["curves"] = self.curves()
         try:
-            return pl.SQLContext(frames=tables).execute(sql).collect()
+            with self.store.naming_damage():
+                return pl.SQLContext(frames=tables).execute(sql).collect()
         except (pl.exceptions.PolarsError, TypeError, ValueError) as error:
-            self._raise_if_damaged()
-            raise QueryError(
-                f"this query cannot be answered: {str(error).strip().splitlines()[0]}\n"
-                f"    tables: {', '.join(tables)}; columns of trials: {', '.join(tables['trials'].collect_schema())}"
-            ) from error
+            columns = "".join(
+                f"\n    {name}: {', '.join(rows.collect_schema())}" for name, rows in tables.items()
+            )
+            message = str(error).strip().splitlines()[0].split("; valid columns")[0]
+            raise QueryError(f"this query cannot be answered: {message}{columns}") from error
 
     def thresholds(self, along: str | None = None, *, at_steps: int | None = None) -> pl.DataFrame:
         """One row per curve; see `orchestrator.thresholds`. `along`: the sweep's `search.along` unless given.
@@ -102,10 +111,17 @@ class Run:
         if not axis.is_numeric:
             raise QueryError(f"there is no threshold along {axis.name!r}: its values are no numbers")
         if self.sweep.solved is None:
-            raise QueryError("there are no thresholds without a rule: the sweep has no `solved: {metric, at_least}`")
-        if at_steps is not None and any(t.config.get("train", {}).get("schedule") == "cosine" for t in self.plan.trials):
-            raise QueryError("--at-steps needs a constant learning rate: under a cosine a smaller budget is another run")
-        return self._collected(thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps))
+            raise QueryError(
+                "there are no thresholds without a rule: the sweep has no `solved: {metric, at_least}`"
+            )
+        if at_steps is not None and any(
+            t.config.get("train", {}).get("schedule") == "cosine" for t in self.plan.trials
+        ):
+            raise QueryError(
+                "--at-steps needs a constant learning rate: under a cosine a smaller budget is another run"
+            )
+        with self.store.naming_damage():
+            return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
 
     def plot(
         self,
@@ -117,39 +133,52 @@ class Run:
     ) -> alt.TopLevelMixin:
         """The phase diagram: `value` (`solved`, a column of trials, or a metric at the last evaluation) over x
         and y, a panel for each value of the facets, thresholds on top. Written to `out` if given."""
-        from orchestrator import figures
         from orchestrator.diagram import phase_diagram
+        from orchestrator.export import SUFFIXES, save
 
-        chart = phase_diagram(self, x, y, facets, value)
+        if out is not None and Path(out).suffix.lower() not in SUFFIXES:
+            raise QueryError(f"{out}: the name of a figure ends in one of {', '.join(SUFFIXES)}")
+        with self.store.naming_damage():
+            chart = phase_diagram(self, x, y, facets, value)
         if out is not None:
-            figures.save(chart, Path(out))
+            save(chart, out)
         return chart
 
     def verify(self) -> Verdict:
         """Compare wanted and stored, and read every file to its end."""
         damaged = self.store.damaged()
-        bad = {item.path for item in damaged}
-        stored = self._ids("trials", bad)
-        with_curve = set(self._ids("curves", bad))
-        counts = stored_counts(stored)
+        skipped = {item.path for item in damaged}
+        rows = self._raw("trials", ["trial_id", "status"], skipped)
+        points = self._raw("curves", ["trial_id", "step"], skipped)
+        counts = Counter(trial_id for trial_id, _ in rows)
+        silent = {trial_id for trial_id, status in rows if status == "failed"} | {
+            trial_id for trial_id in counts if not self._declares_metrics
+        }
+        evaluated = {trial_id for trial_id, _ in points}
         wanted = [trial.trial_id for trial in self.plan.trials]
-        statuses = self.store.statuses() if not bad else {}
-        silent = {trial_id for trial_id, status in statuses.items() if status == "failed"}
-        is_declared = bool(self.sweep.trainer.metrics(self.plan.trials[0].config))
+        twice = [trial_id for trial_id, count in counts.items() if count > 1]
+        twice += [trial_id for (trial_id, _), count in Counter(points).items() if count > 1]
         return Verdict(
             len(wanted),
-            tuple(trial_id for trial_id in wanted if trial_id not in counts),
-            tuple(trial_id for trial_id, count in counts.items() if count > 1),
-            tuple(t for t in wanted if is_declared and t in counts and t not in with_curve and t not in silent),
-            tuple(damaged),
+            missing=tuple(trial_id for trial_id in wanted if trial_id not in counts),
+            duplicated=tuple(dict.fromkeys(twice)),
+            without_curve=tuple(trial_id for trial_id in counts if trial_id not in evaluated | silent),
+            damaged=tuple(damaged),
         )
+
+    @property
+    def _declares_metrics(self) -> bool:
+        """A user's function may report nothing at all."""
+        return bool(self.sweep.trainer.metrics(self.plan.trials[0].config))
 
     def axis(self, name: str) -> AxisInfo:
         """The axis of this name; QueryError naming those there are."""
         for axis in self.sweep.axes:
             if axis.name == name:
                 return axis
-        raise QueryError(f"there is no axis {name!r}; the axes are {', '.join(a.name for a in self.sweep.axes)}")
+        raise QueryError(
+            f"there is no axis {name!r}; the axes are {', '.join(a.name for a in self.sweep.axes)}"
+        )
 
     def _along(self) -> str:
         along = self.sweep.search.along
@@ -157,35 +186,10 @@ class Run:
             raise QueryError("say along which axis: --along AXIS (the sweep has no `search.along`)")
         return along
 
-    def _collected(self, frame: pl.LazyFrame) -> pl.DataFrame:
-        try:
-            return frame.collect()
-        except pl.exceptions.PolarsError:
-            self._raise_if_damaged()
-            raise
-
-    def _raise_if_damaged(self) -> None:
-        """A file whose footer reads well may still be damaged inside: then say which."""
-        damaged = self.store.damaged()
-        inside = [item for item in damaged if item not in self.store.unreadable()]
-        if inside:
-            names = "\n".join(f"    {item.path}: {item.reason}" for item in inside)
-            raise QueryError(
-                f"damaged files:\n{names}\nDelete them and launch again: what they held will be run again."
-            ) from None
-
-    def _ids(self, kind: str, damaged: set[Path]) -> list[str]:
-        paths = [path for path in sorted((self.path / kind).glob("*.parquet")) if path not in damaged]
-        frames = [pl.read_parquet(path, columns=["trial_id"]) for path in paths]
-        return pl.concat(frames)["trial_id"].to_list() if frames else []
-
-
-def stored_counts(trial_ids: Sequence[str]) -> dict[str, int]:
-    """How often each id occurs."""
-    counts: dict[str, int] = {}
-    for trial_id in trial_ids:
-        counts[trial_id] = counts.get(trial_id, 0) + 1
-    return counts
+    def _raw(self, kind: Kind, columns: Sequence[str], skipped: Collection[Path]) -> list[tuple[str, Any]]:
+        """These columns of every file, as they are: what is stored twice is there twice."""
+        paths = [path for path in sorted((self.path / kind).glob("*.parquet")) if path not in skipped]
+        return [row for path in paths for row in pl.read_parquet(path, columns=list(columns)).iter_rows()]
 
 
 def fill_axes(trials: pl.LazyFrame, sweep: Sweep) -> pl.LazyFrame:
@@ -194,7 +198,12 @@ def fill_axes(trials: pl.LazyFrame, sweep: Sweep) -> pl.LazyFrame:
     values: list[Any] = []
     for name, dtype in sweep.axis_dtypes.items():
         path = "$" + "".join(f'["{part}"]' for part in sweep.axis_path(name))
-        from_config = pl.col("config").str.json_path_match(path).str.replace("^Infinity$", "inf").cast(dtype, strict=False)
+        from_config = (
+            pl.col("config")
+            .str.json_path_match(path)
+            .str.replace("^Infinity$", "inf")
+            .cast(dtype, strict=False)
+        )
         known = pl.col(name).cast(dtype) if name in present else pl.lit(None, dtype)
         values.append(pl.coalesce(known, from_config).alias(name))
     return trials.with_columns(values)

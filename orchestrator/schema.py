@@ -13,8 +13,11 @@ from orchestrator.trial import Trial
 _TIME = pl.Datetime("us", "UTC")
 _TYPES: Mapping[type, Any] = {int: pl.Int64, float: pl.Float64, str: pl.String}
 
-IDENTITY = {"trial_id": pl.String, "pack_id": pl.String}
-RESULT = {
+Columns = dict[str, Any]
+"""Column names and polars types."""
+
+IDENTITY: Columns = {"trial_id": pl.String, "pack_id": pl.String}
+RESULT: Columns = {
     "status": pl.String,
     "score": pl.Float64,
     "best_score": pl.Float64,
@@ -25,7 +28,7 @@ RESULT = {
     "budget": pl.Int64,
     "examples_seen": pl.Int64,
 }
-PROVENANCE = {
+PROVENANCE: Columns = {
     "train_s": pl.Float64,
     "error": pl.String,
     "device": pl.String,
@@ -37,7 +40,7 @@ PROVENANCE = {
 UNSTABLE = ("train_s", "started_at", "ended_at", "device", "pack_id", "code_version")
 """Columns of a trial that may differ when it is run again; all others are the same bit for bit."""
 
-CURVE = {"trial_id": pl.String, "step": pl.Int64, "examples_seen": pl.Int64}
+CURVE: Columns = {"trial_id": pl.String, "step": pl.Int64, "examples_seen": pl.Int64}
 
 
 def trials_schema(sweep: Sweep, trials: Iterable[Trial]) -> pl.Schema:
@@ -59,7 +62,8 @@ def curves_schema(sweep: Sweep, trials: Iterable[Trial]) -> pl.Schema:
 
 def with_metrics(schema: pl.Schema, metrics: Sequence[str]) -> pl.Schema:
     """The schema with a Float64 column for each metric that it lacks."""
-    return pl.Schema({**schema, **{name: pl.Float64 for name in metrics if name not in schema}})
+    columns: Columns = {**schema, **{name: pl.Float64 for name in metrics if name not in schema}}
+    return pl.Schema(columns)
 
 
 def _one_of_each_shape(sweep: Sweep, trials: Iterable[Trial]) -> list[Mapping[str, Any]]:

@@ -15,7 +15,8 @@ the schema and no rows; the newest sorts first, which is where polars and DuckDB
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -87,7 +88,9 @@ class Store:
 
     def parts(self, kind: Kind, pack_id: str) -> list[int]:
         """Numbers of the pack's published files, ascending."""
-        return sorted(int(path.name.split(".")[1]) for path in (self.path / kind).glob(f"{pack_id}.*.parquet"))
+        return sorted(
+            int(path.name.split(".")[1]) for path in (self.path / kind).glob(f"{pack_id}.*.parquet")
+        )
 
     # -- the driver in charge -------------------------------------------------------------------------------
 
@@ -131,19 +134,45 @@ class Store:
         return found
 
     def statuses(self) -> dict[str, str]:
-        """Status of every stored trial, by id."""
+        """Status of every stored trial, by id. Raises StoreError naming the files that are damaged inside."""
         frames, _ = self._frames("trials")
         if not frames:
             return {}
-        rows = pl.concat([f.select("trial_id", "status") for f in frames]).collect()
+        with self.naming_damage():
+            rows = pl.concat([f.select("trial_id", "status") for f in frames]).collect()
         return dict(rows.unique("trial_id", keep="first", maintain_order=True).iter_rows())
+
+    @contextmanager
+    def naming_damage(self) -> Iterator[None]:
+        """Turns polars' complaint about a file whose footer is whole but whose pages are not into a StoreError
+        that names it."""
+        try:
+            yield
+        except pl.exceptions.PolarsError as error:
+            skipped = {item.path for item in self.unreadable()}
+            inside = [item for item in self.damaged() if item.path not in skipped]
+            if not inside:
+                raise
+            names = "\n".join(f"    {item.path}: {item.reason}" for item in inside)
+            raise StoreError(
+                f"damaged files:\n{names}\nLaunch again: they are set aside, and what they held runs anew."
+            ) from error
+
+    def set_aside(self, damaged: Damaged) -> Path:
+        """Take a damaged file out of every reader's sight, without deleting it; its new name."""
+        aside = damaged.path.with_name(f"{damaged.path.name}.damaged")
+        with store_errors(aside):
+            damaged.path.rename(aside)
+        return aside
 
     def statuses_in(self, pack_id: str) -> dict[str, str]:
         """Status of every trial stored under this pack's name, by id."""
         found: dict[str, str] = {}
         for part in self.parts("trials", pack_id):
             try:
-                rows = pl.read_parquet(self.part_path("trials", pack_id, part), columns=["trial_id", "status"])
+                rows = pl.read_parquet(
+                    self.part_path("trials", pack_id, part), columns=["trial_id", "status"]
+                )
             except (pl.exceptions.PolarsError, OSError):
                 continue  # damaged: its trials count as not stored
             found = dict(rows.iter_rows()) | found
@@ -173,7 +202,9 @@ def rows_frame(rows: Sequence[Mapping[str, object]], schema: pl.Schema) -> pl.Da
     """Rows as a frame of exactly this schema; a missing value is null, an unknown column an error."""
     unknown = {name for row in rows for name in row} - set(schema)
     assert not unknown, f"columns outside the schema: {sorted(unknown)}"
-    return pl.DataFrame([{name: row.get(name) for name in schema} for row in rows], schema=schema, strict=True)
+    return pl.DataFrame(
+        [{name: row.get(name) for name in schema} for row in rows], schema=schema, strict=True
+    )
 
 
 def _parquet(rows: pl.DataFrame) -> bytes:

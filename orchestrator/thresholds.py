@@ -1,7 +1,7 @@
 """Trials -> thresholds: on each curve, the value of an axis at which half of the seeds solve.
 
-A curve is judged by its own trials alone, and `inf` (the control) is in no fit. `psychometric` has the likelihood,
-`monotone` the test for curves that turn around.
+A curve is judged by its own trials alone, and `inf` (the control) is in no fit. `psychometric` has the
+likelihood, `monotone` the test for curves that turn around.
 """
 
 from __future__ import annotations
@@ -34,23 +34,27 @@ def thresholds(
 ) -> pl.LazyFrame:
     """One row per curve (every axis but `along` and `seed`), sorted by its axes.
 
-    - `threshold, low, high`: in units of the axis, with the 95 % interval; `..._hard`, `..._total`: the same in
-      n_hard and n_total, if trials have those. An end of the interval outside the tested values is null.
-    - `censored`: `above` or `below` where the threshold lies outside the tested values. Then `threshold` is null,
-      and `low` (or `high`) the bound that trials give, at most the largest (at least the smallest) tested value.
-    - `reason`, why there is no threshold though solving is not too easy: `data` (too little of it: the control at
-      inf solves), `steps` (the control does not solve either), `unknown: no control`; `lapse` (the best curve
-      never reaches 0.5, however far one goes), `non-monotone` (it turns around), `no trials` (none usable).
-    - `width`: logistic scale in octaves (log2), decades (log10) or units; `lapse`: 1 - p far beyond the threshold.
+    - `threshold, low, high`: in units of the axis, with the 95 % interval; `..._hard`, `..._total`: the same
+      in n_hard and n_total, if trials have those. An end of the interval outside the tested values is null.
+    - `censored`: `above` or `below` where the threshold lies outside the tested values. Then `threshold` is
+      null, and `low` (or `high`) the bound that trials give, at most the largest (at least the smallest)
+      tested value.
+    - `reason`, why there is no threshold though solving is not too easy: `data` (too little of it: the
+      control at inf solves), `steps` (the control does not solve either), `unknown: no control`; `lapse`
+      (the best curve never reaches 0.5, however far one goes), `non-monotone` (it turns around), `no trials`
+      (none usable).
+    - `width`: logistic scale in octaves (log2), decades (log10) or units; `lapse`: 1 - p far beyond the
+      threshold.
     - `trials`: in the fit; `failed`: left out; `flagged`: more than 5 % of the curve's trials failed.
     - `monotone`; if false, `lower_crossing` and `upper_crossing`: where p rises and falls through 0.5.
     - `steps`: the step budget to which all this applies; `control`: fraction solved at inf.
+    - A column whose name an axis has already gets an underscore: `width_`.
 
     Diverged trials count as unsolved. Stopped ones are right-censored: left out, unless they had solved. With
-    `at_steps` a trial counts as solved if it was by that step, and as unsolved only if it was trained that far
-    (or diverged); the learning rate schedule must be constant, which the caller checks. More data is taken to
-    help; along other axes solving may also become rarer, as the trend of the trials says. Raises ValueError if
-    `along` is no numeric axis.
+    `at_steps` a trial counts as solved if it was by that step, and as unsolved only if it was trained that
+    far (or diverged); the learning rate schedule must be constant, which the caller checks. More data is
+    taken to help; along other axes solving may also become rarer, as the trend of the trials says. Raises
+    ValueError if `along` is no numeric axis.
     """
     axis = _numeric(axes, along)
     keys = [a.name for a in axes if a.name not in (along, "seed")]
@@ -60,11 +64,11 @@ def thresholds(
     tested = [curve for curve in curves if len(curve.solved)]
     turned = iter(turning([curve.counts() for curve in tested]))
     rows = [_row(curve, axis, len(curve.solved) > 0 and next(turned)) for curve in curves]
-    results = pl.DataFrame(rows, schema=_schema(table), orient="row").with_columns(along=pl.lit(along))
+    results = pl.DataFrame(rows, schema=_schema(table))
     heads = [group.select(keys).head(1) for group in groups]
     keyed = pl.concat(heads) if heads else table.select(keys)
-    columns = [*keys, "along", *(name for name in results.columns if name != "along")]
-    return pl.concat([keyed, results], how="horizontal").select(columns).lazy()
+    named = results.rename({name: f"{name}_" for name in results.columns if name in keys})
+    return pl.concat([keyed, named], how="horizontal").lazy()
 
 
 def _numeric(axes: Sequence[AxisInfo], along: str) -> AxisInfo:
@@ -76,7 +80,7 @@ def _numeric(axes: Sequence[AxisInfo], along: str) -> AxisInfo:
 
 
 def with_outcomes(trials: pl.LazyFrame, at_steps: int | None = None) -> pl.LazyFrame:
-    """Adds `outcome`: solved or not, null where that is not known."""
+    """Adds `_outcome`: solved or not, null where that is not known."""
     status, at = pl.col("status"), pl.col("solved_at_step")
     if at_steps is None:
         solved = (status == "solved") | ((status == "stopped") & at.is_not_null())
@@ -85,7 +89,7 @@ def with_outcomes(trials: pl.LazyFrame, at_steps: int | None = None) -> pl.LazyF
         solved = (at <= at_steps).fill_null(False)
         unsolved = (status == "diverged") | (pl.col("steps") >= at_steps)
     known = pl.when(solved).then(True).when(unsolved).then(False)
-    return trials.with_columns(outcome=pl.when(status != "failed").then(known))
+    return trials.with_columns(_outcome=pl.when(status != "failed").then(known))
 
 
 @dataclass(frozen=True)
@@ -107,19 +111,20 @@ class Curve:
     def counts(self) -> Counts:
         position, column = np.unique(self.position, return_inverse=True)
         solved = np.bincount(column, weights=self.solved)
-        return Counts(position, solved, np.bincount(column).astype(np.float64))
+        tried: Array = np.bincount(column).astype(np.float64)
+        return Counts(position, solved.astype(np.float64), tried)
 
 
 def _read(rows: pl.DataFrame, axis: AxisInfo, at_steps: int | None) -> Curve:
     position = axis.to_scale(_numbers(rows[axis.name])) / unit(axis)
-    known = rows["outcome"].is_not_null().to_numpy()
-    at_inf = rows.filter(known & np.isposinf(position))["outcome"]
+    known = rows["_outcome"].is_not_null().to_numpy()
+    at_inf = rows.filter(known & np.isposinf(position))["_outcome"]
     used = rows.filter(known & np.isfinite(position))
     seed = used["seed"] if "seed" in used.columns else pl.zeros(len(used), eager=True)
     budget = rows["budget"].max() if at_steps is None else at_steps
     return Curve(
         position=position[known & np.isfinite(position)],
-        solved=_numbers(used["outcome"]),
+        solved=_numbers(used["_outcome"]),
         seed=_numbers(seed),
         sizes={name: _numbers(used[name]) for name in COUNTS if name in used.columns},
         sign=1,
@@ -200,8 +205,8 @@ def _estimate(curve: Curve, turns: bool) -> Estimate:
 
 
 def _never_half(fit: Profile, last: float) -> bool:
-    """Whether a curve that never reaches 0.5 is the best one, and clearly better than all that reach it beyond
-    the tested values, which few trials can't tell from it.
+    """Whether a curve that never reaches 0.5 is the best one, and clearly better than all that reach it
+    beyond the tested values, which few trials can't tell from it.
     """
     inside, beyond = fit.loglik[fit.t <= last], fit.loglik[fit.t > last]
     return bool(fit.loglik_without > max(inside.max(), beyond.max() + CLEARLY_BETTER))
@@ -221,7 +226,7 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
     def value(at: float | None) -> float | None:
         return None if at is None else axis.from_scale(at * scale)
 
-    row: dict[str, object] = dict(zip(BOUNDS, map(value, found.at), strict=True))
+    row: dict[str, object] = {"along": axis.name} | dict(zip(BOUNDS, map(value, found.at), strict=True))
     for column, sizes in curve.sizes.items():
         ends = [_size(at, position, sizes, is_log=axis.scale != "linear") for at in found.at]
         row |= {f"{bound}_{COUNTS[column]}": end for bound, end in zip(BOUNDS, ends, strict=True)}
@@ -257,6 +262,7 @@ def _schema(trials: pl.DataFrame) -> dict[str, pl.DataType]:
     number, count, flag, text = pl.Float64(), pl.Int64(), pl.Boolean(), pl.String()
     sizes = [f"{bound}_{suffix}" for n, suffix in COUNTS.items() if n in trials.columns for bound in BOUNDS]
     return {
+        "along": text,
         **dict.fromkeys(BOUNDS, number),
         **dict.fromkeys(("censored", "reason"), text),
         **dict.fromkeys((*sizes, "width", "lapse"), number),

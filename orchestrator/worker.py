@@ -154,7 +154,7 @@ class Worker:
         for group in filter(None, groups):
             self._publish_part(group)
         self.files.forget_attempts(but=self.attempt.path)
-        statuses = {outcome.trial_id: outcome.status for outcome in outcomes}
+        statuses: dict[str, str] = {outcome.trial_id: outcome.status for outcome in outcomes}
         self.published |= statuses.keys()
         return statuses
 
@@ -220,4 +220,3 @@ def outcome_rows(
             }
         )
     return rows_frame(rows, pl.Schema(order.trials_schema))
-

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from trainers.base import Outcome, Resources, TrialSpec
 from trainers.function import FunctionTrainer, run_trial
 
@@ -90,7 +91,9 @@ def test_a_pack_runs_one_after_the_other() -> None:
         heard.append(config["x"])
 
     specs = [TrialSpec(f"t{x}", {"solved": None, "stop": "never", "x": x}) for x in range(3)]
-    training = FunctionTrainer("m:f", noted).start(specs, Resources(), None, lambda ids: heard.append(list(ids)))
+    training = FunctionTrainer("m:f", noted).start(
+        specs, Resources(), None, lambda ids: heard.append(list(ids))
+    )
     outcomes: list[Outcome] = []
     while not training.is_finished:
         outcomes += training.advance()

@@ -68,10 +68,19 @@ def test_orchestrator_is_free_of_torch(path: Path) -> None:
 def test_search_policies_are_pure() -> None:
     """`search` does without files, clocks and clusters."""
     for path in files("orchestrator/search"):
-        assert not top(imports(path, top_level_only=False)) & {"os", "pathlib", "time", "ray", "random", "cluster"}
+        assert not top(imports(path, top_level_only=False)) & {
+            "os",
+            "pathlib",
+            "time",
+            "ray",
+            "random",
+            "cluster",
+        }
 
 
-@pytest.mark.parametrize("module", ["orchestrator", "orchestrator.cli", "orchestrator.sweep", "trainers.transformer"])
+@pytest.mark.parametrize(
+    "module", ["orchestrator", "orchestrator.cli", "orchestrator.sweep", "trainers.transformer"]
+)
 def test_importing_loads_nothing_heavy(module: str) -> None:
     """Planning and reading stay fast: no torch, ray, altair or submitit is loaded on import."""
     code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'altair', 'submitit') if m in sys.modules])"
@@ -93,11 +102,13 @@ def test_every_installed_dependency_is_pinned() -> None:
 
     pins = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().split()}
     seen: set[str] = set()
-    waiting = [r for r in metadata.requires("transformer-orchestrator") or []]
+    waiting = list(metadata.requires("transformer-orchestrator") or [])
     while waiting:
         requirement = waiting.pop()
         name = re.match(r"[A-Za-z0-9._-]+", requirement).group()  # type: ignore[union-attr]
-        if normal(name) in seen or ("extra ==" in requirement and "dev" not in requirement and "tune" not in requirement):
+        if normal(name) in seen or (
+            "extra ==" in requirement and "dev" not in requirement and "tune" not in requirement
+        ):
             continue
         try:
             needs = metadata.requires(name) or []

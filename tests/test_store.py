@@ -14,12 +14,15 @@ import duckdb
 import pandas as pd
 import polars as pl
 import pytest
+
 from orchestrator.errors import StoreError
 from orchestrator.lock import is_locked, launch_lock
 from orchestrator.publish import publish_once, replace
 from orchestrator.store import Store, rows_frame
 
-SCHEMA = pl.Schema({"trial_id": pl.String, "pack_id": pl.String, "data_size": pl.Float64, "status": pl.String})
+SCHEMA = pl.Schema(
+    {"trial_id": pl.String, "pack_id": pl.String, "data_size": pl.Float64, "status": pl.String}
+)
 
 
 def frame(*trial_ids: str, status: str = "solved") -> pl.DataFrame:
@@ -29,7 +32,7 @@ def frame(*trial_ids: str, status: str = "solved") -> pl.DataFrame:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    created = Store.create(tmp_path / "a run's \"dir\" – ü")
+    created = Store.create(tmp_path / 'a run\'s "dir" – ü')
     created.publish_schema("trials", SCHEMA)
     return created
 
@@ -55,7 +58,9 @@ def test_a_full_disk_is_a_message_and_leaves_nothing(tmp_path: Path) -> None:
     """No space: StoreError names the file and says what to do; no half file is left."""
     disk = tmp_path / "disk"
     disk.mkdir()
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False)
+    mount = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False
+    )
     if mount.returncode:
         pytest.skip("mounting needs root")
     try:
@@ -169,9 +174,11 @@ with launch_lock(Path({str(tmp_path)!r})):
     assert holder.stdout is not None
     assert holder.stdout.readline() == "held\n"
     assert is_locked(tmp_path)
-    with pytest.raises(StoreError, match=rf"another launch is running here \(host .*, process {holder.pid}\)"):
-        with launch_lock(tmp_path):
-            pass
+    with (
+        pytest.raises(StoreError, match=rf"another launch is running here \(host .*, process {holder.pid}\)"),
+        launch_lock(tmp_path),
+    ):
+        pass
     holder.kill()
     holder.wait()
     holder.stdout.close()

@@ -13,7 +13,7 @@ T = TypeVar("T")
 def from_plain(cls: type[T], values: Mapping[str, Any]) -> T:
     """`cls` from the mapping of its fields: mappings become the dataclass that the field's type names, lists
     become tuples. The inverse of `dataclasses.asdict` for what a resolved config holds."""
-    hints = _hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]  # a class is hashable
     return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
 
 

@@ -27,6 +27,7 @@ HERE = Path(__file__).resolve().parent
 def run_launch(n_trials: int) -> dict[str, float]:
     """Our own launch."""
     import polars as pl
+
     from orchestrator.launch import launch
     from orchestrator.store import Store
     from orchestrator.sweep import load_sweep
@@ -73,7 +74,11 @@ def run_tune(n_trials: int, *, is_tuned: bool) -> dict[str, float]:
         options |= {"reuse_actors": True, "checkpoint_config": tune.CheckpointConfig(checkpoint_at_end=False)}
     with tempfile.TemporaryDirectory() as folder:
         analysis = tune.run(
-            Trivial, config={"x": tune.grid_search(list(range(n_trials)))}, storage_path=folder, verbose=0, **options
+            Trivial,
+            config={"x": tune.grid_search(list(range(n_trials)))},
+            storage_path=folder,
+            verbose=0,
+            **options,
         )
         finished = [trial for trial in analysis.trials if trial.status == "TERMINATED"]
         assert len(finished) == n_trials, f"Tune finished {len(finished)} of {n_trials} trials"
@@ -92,7 +97,9 @@ def in_new_process(contestant: str, n_trials: int) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--trials", type=int, default=1000)
     parser.add_argument("--default-trials", type=int, default=40)
     parser.add_argument("--contestant", choices=("launch", "tune", "tuned"), help=argparse.SUPPRESS)
@@ -110,7 +117,11 @@ def main() -> None:
     # What a contestant spends before its first trial is taken off by a second run with few trials.
     per_trial = {}
     print(f"{'':>28}  trials  total s  start s  ms per trial  launch is faster by")
-    titles = {"launch": "orchestrator launch", "tuned": "Ray Tune, tuned", "tune": "Ray Tune, as its defaults are"}
+    titles = {
+        "launch": "orchestrator launch",
+        "tuned": "Ray Tune, tuned",
+        "tune": "Ray Tune, as its defaults are",
+    }
     for contestant, n_trials in counts.items():
         total_s, start_s = in_new_process(contestant, n_trials), in_new_process(contestant, 2)
         per_trial[contestant] = (total_s - start_s) / (n_trials - 2) * 1e3
@@ -121,7 +132,9 @@ def main() -> None:
             flush=True,
         )
     whole = per_trial["tune"] * arguments.trials / 1e3
-    print(f"Ray Tune's defaults, extrapolated from {counts['tune']} trials to {arguments.trials}: {whole:.0f} s")
+    print(
+        f"Ray Tune's defaults, extrapolated from {counts['tune']} trials to {arguments.trials}: {whole:.0f} s"
+    )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import time
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from trainers.tasks.composition import Composition
 from trainers.transformer.config import Model
 from trainers.transformer.engine import cross_entropy
@@ -67,7 +68,9 @@ class PlainRunner:
 
     def __init__(self) -> None:
         self.model = Plain(MODEL, TASK.vocab_size, TASK.sequence_length)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=TRAIN["lr"], betas=BETAS, weight_decay=0.1)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=TRAIN["lr"], betas=BETAS, weight_decay=0.1
+        )
 
     def step(self, tokens: Tensor, targets: Tensor) -> None:
         loss = F.cross_entropy(self.model(tokens[0])[:, -1], targets[0, :, 0])

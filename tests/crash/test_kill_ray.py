@@ -40,7 +40,10 @@ class Launch:
         found = []
         for process in psutil.process_iter():
             try:
-                if process.environ().get("LAUNCH_MARK") == self.mark and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    process.environ().get("LAUNCH_MARK") == self.mark
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
             except psutil.Error:
                 continue
@@ -58,7 +61,9 @@ class Launch:
 
     def wait_for_rows(self, run_dir: Path, n: int) -> None:
         """Until so many files of rows are published (the launch must not have ended before)."""
-        wait_until(lambda: len(list((run_dir / "trials").glob("*.parquet"))) > n or self.process.poll() is not None)
+        wait_until(
+            lambda: len(list((run_dir / "trials").glob("*.parquet"))) > n or self.process.poll() is not None
+        )
         assert self.process.poll() is None, self.process.communicate()[0]
 
 
@@ -96,7 +101,16 @@ def begin(folder: Path) -> Iterator[Callable[[Path], Launch]]:
     def start(run_dir: Path) -> Launch:
         mark = uuid.uuid4().hex
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli", "launch", "-q", folder / "sweep.yaml", "--run-dir", run_dir],
+            [
+                sys.executable,
+                "-m",
+                "orchestrator.cli",
+                "launch",
+                "-q",
+                folder / "sweep.yaml",
+                "--run-dir",
+                run_dir,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -117,7 +131,16 @@ def begin(folder: Path) -> Iterator[Callable[[Path], Launch]]:
 
 def finish(folder: Path, run_dir: Path) -> str:
     done = subprocess.run(
-        [sys.executable, "-m", "orchestrator.cli", "launch", "-q", folder / "sweep.yaml", "--run-dir", run_dir],
+        [
+            sys.executable,
+            "-m",
+            "orchestrator.cli",
+            "launch",
+            "-q",
+            folder / "sweep.yaml",
+            "--run-dir",
+            run_dir,
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -136,7 +159,9 @@ def finish(folder: Path, run_dir: Path) -> str:
         pytest.param(r".", id="everything"),
     ],
 )
-def test_killed_and_launched_again(victim: str, folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]) -> None:
+def test_killed_and_launched_again(
+    victim: str, folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]
+) -> None:
     """After the kill no process is left within ten seconds, and a second launch ends with the same rows."""
     run_dir = folder / f"killed-{abs(hash(victim))}"
     launch = begin(run_dir)
@@ -150,7 +175,9 @@ def test_killed_and_launched_again(victim: str, folder: Path, undisturbed: Path,
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced(folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]) -> None:
+def test_a_killed_worker_is_replaced(
+    folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]
+) -> None:
     """A worker that is killed costs its pack a restart, and the launch goes on by itself."""
     run_dir = folder / "killed-worker"
     launch = begin(run_dir)

@@ -24,7 +24,9 @@ def config(
         "trainer_version": "test",
         "task": asdict(Composition(**{"n": 4, "k": 2, "data_size": 512.0, "eval_size": 64, **(task or {})})),
         "model": asdict(Model(**{"width": 16, "depth": 2, "heads": 2, **(model or {})})),
-        "train": asdict(Train(**{"steps": 60, "batch_size": 16, "eval_every": 10, "lr": 3e-3, **(train or {})})),
+        "train": asdict(
+            Train(**{"steps": 60, "batch_size": 16, "eval_every": 10, "lr": 3e-3, **(train or {})})
+        ),
         "seed": seed,
         "seeds": dict.fromkeys(STREAMS, seed),
         "solved": {"metric": "test_accuracy", "at_least": 0.95, "consecutive": 2},

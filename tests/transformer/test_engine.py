@@ -10,13 +10,16 @@ from typing import Any
 import pytest
 import torch
 from configs import config, specs
+
 from trainers.base import Outcome, Resources, TrialSpec
 from trainers.transformer.engine import PackTraining
 
 STABLE = ("started_at", "ended_at", "train_s")
 
 
-def start(trials: Sequence[TrialSpec], slots: int | None = None, checkpoint: Path | None = None) -> PackTraining:
+def start(
+    trials: Sequence[TrialSpec], slots: int | None = None, checkpoint: Path | None = None
+) -> PackTraining:
     return PackTraining(trials, Resources(slots=slots), checkpoint, lambda ids: None)
 
 
@@ -48,11 +51,15 @@ def test_packed_equals_solo(slots: int) -> None:
     packed = finish(start(specs(*MIXED), slots))
     for trial in specs(*MIXED):
         solo = finish(start([trial]))[trial.trial_id]
-        points = zip(solo["curve"][:5], packed[trial.trial_id]["curve"][:5], strict=True) if solo["curve"] else ()
+        points = (
+            zip(solo["curve"][:5], packed[trial.trial_id]["curve"][:5], strict=True) if solo["curve"] else ()
+        )
         for expected, got in points:
             assert expected["step"] == got["step"]
             for name in ("train_loss", "test_loss"):
-                assert got[name] == (None if expected[name] is None else pytest.approx(expected[name], abs=1e-5))
+                assert got[name] == (
+                    None if expected[name] is None else pytest.approx(expected[name], abs=1e-5)
+                )
         assert solo["values"]["hard_seen"] == packed[trial.trial_id]["values"]["hard_seen"]
 
 
@@ -145,7 +152,10 @@ def test_solve_rates_do_not_depend_on_packing() -> None:
     )
     packed = finish(start(trials, 25))
     solo = {trial.trial_id: finish(start([trial]))[trial.trial_id] for trial in trials}
-    solved = {name: {i for i, row in rows.items() if row["status"] == "solved"} for name, rows in (("packed", packed), ("solo", solo))}
+    solved = {
+        name: {i for i, row in rows.items() if row["status"] == "solved"}
+        for name, rows in (("packed", packed), ("solo", solo))
+    }
     gained, lost = len(solved["packed"] - solved["solo"]), len(solved["solo"] - solved["packed"])
     assert 10 <= len(solved["solo"]) <= 90, "the setting must be near its threshold, or the test says nothing"
     n_flipped = gained + lost

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
 from trainers.transformer.config import Model
 from trainers.transformer.model import PackedTransformer
 
@@ -83,7 +84,9 @@ def test_packed_model_is_the_plain_model(variant: dict[str, Any], n_answers: int
     model = Model(**{"width": 8, "heads": 2, "depth": 2, **variant})
     packed = PackedTransformer(model, VOCAB, LENGTH, n_answers)
     params = torch.stack([packed.init(seed, "cpu") for seed in range(3)])
-    params += 0.1 * torch.randn(params.shape, generator=torch.Generator().manual_seed(1))  # biases and gains too
+    params += 0.1 * torch.randn(
+        params.shape, generator=torch.Generator().manual_seed(1)
+    )  # biases and gains too
     tokens = torch.randint(VOCAB, (3, BATCH, LENGTH), generator=torch.Generator().manual_seed(2))
     leaf = params.clone().requires_grad_()
     logits = packed(leaf, tokens)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+
 from trainers.transformer.config import Train
 from trainers.transformer.optimizer import AdamW, Settings
 
@@ -39,7 +40,10 @@ def test_rows_follow_torch_adamw() -> None:
     for row, train in enumerate(TRAINS):
         decayed = params[row, :N_DECAYED].clone().requires_grad_()
         others = params[row, N_DECAYED:].clone().requires_grad_()
-        groups = [{"params": [decayed], "weight_decay": train.weight_decay}, {"params": [others], "weight_decay": 0.0}]
+        groups = [
+            {"params": [decayed], "weight_decay": train.weight_decay},
+            {"params": [others], "weight_decay": 0.0},
+        ]
         reference = torch.optim.AdamW(groups, lr=train.lr, betas=(0.9, 0.98), eps=1e-8)
         for step, gradient in enumerate(gradients):
             decayed.grad, others.grad = gradient[row, :N_DECAYED].clone(), gradient[row, N_DECAYED:].clone()

@@ -1,4 +1,4 @@
-"""The built-in trainer: packs of small transformers, trained as one batch of models. Torch-free until `start`."""
+"""The built-in trainer: packs of small transformers, trained as one batch of models. No torch until `start`."""
 
 from __future__ import annotations
 

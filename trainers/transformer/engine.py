@@ -99,7 +99,7 @@ class PackTraining:
         slots = self._occupied()
         finite = self._train_block(slots)
         metrics, evaluation_finite = self._evaluate()
-        finite = (finite & evaluation_finite).tolist()
+        is_finite: list[bool] = (finite & evaluation_finite).tolist()
         share = (time.perf_counter() - began) / len(slots)
         outcomes = []
         for s, slot in enumerate(slots):
@@ -110,7 +110,7 @@ class PackTraining:
                 slot.step * self.batch_size,
                 {name: values[s] for name, values in metrics.items()},
             )
-            ending = self._ending(slot, finite[s])
+            ending = self._ending(slot, is_finite[s])
             if ending is not None:
                 outcomes.append(self._outcome(slot, *ending))
                 self.slots[s] = None

@@ -1,0 +1,112 @@
+"""The phase diagram of a run: which axes it shows, and what its words say."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from orchestrator import figures
+from orchestrator.axis import AxisInfo
+from orchestrator.errors import QueryError
+
+if TYPE_CHECKING:
+    import altair as alt
+
+    from orchestrator.run import Run
+
+
+def phase_diagram(
+    run: Run, x: str | None, y: str | None, facets: Sequence[str] | None, value: str
+) -> alt.TopLevelMixin:
+    """`value` over x and y, a panel for each value of the facets, thresholds on top where they apply.
+
+    Left to themselves, y is the axis along which thresholds are sought, x the first other axis with several
+    values, and the facets all that are left. Axes that are not shown are averaged over, and the subtitle says
+    so. Raises QueryError if there are not two axes to draw, or no such value.
+    """
+    across, up, panels = _shown(run, x, y, facets)
+    shown = {axis.name for axis in (across, up, *panels)}
+    hidden = [axis for axis in _varied(run) if axis.name not in shown]
+    trials = _with_value(run, value)
+    try:
+        cells = figures.cells(trials, run.sweep.axes, across, up, panels, value, _impossible(run)).collect()
+    except ValueError as error:
+        raise QueryError(str(error)) from error
+    along = run.sweep.search.along
+    is_searched = value == "solved" and along in (across.name, up.name) and not hidden and run.sweep.solved
+    return figures.phase_diagram(
+        cells,
+        run.thresholds() if is_searched else None,
+        x=across,
+        y=up,
+        facets=panels,
+        value=value,
+        value_title="fraction solved" if value == "solved" else f"mean {value}",
+        title=run.sweep.name,
+        subtitle=_subtitle(run, cells, hidden),
+    )
+
+
+def _varied(run: Run) -> list[AxisInfo]:
+    return [axis for axis in run.sweep.axes if len(axis.values) > 1 and axis.name != "seed"]
+
+
+def _shown(
+    run: Run, x: str | None, y: str | None, facets: Sequence[str] | None
+) -> tuple[AxisInfo, AxisInfo, list[AxisInfo]]:
+    panels = None if facets is None else [run.axis(name) for name in facets]
+    named = [name for name in (x, y, *(facets or ())) if name is not None]
+    if len(set(named)) < len(named):
+        raise QueryError(f"an axis can be shown once only, not {', '.join(named)}")
+    along = run.sweep.search.along
+    candidates = sorted(_varied(run), key=lambda axis: axis.name != along)  # the searched axis first
+    free = [axis for axis in candidates if axis.name not in named]
+    up = run.axis(y) if y is not None else _take(run, free)
+    free = [axis for axis in free if axis.name != up.name]
+    across = run.axis(x) if x is not None else _take(run, free)
+    free = [axis for axis in free if axis.name != across.name]
+    return across, up, free if panels is None else panels
+
+
+def _take(run: Run, free: Sequence[AxisInfo]) -> AxisInfo:
+    if not free:
+        raise QueryError(
+            "a diagram needs two axes with several values; this sweep's are "
+            f"{', '.join(axis.name for axis in _varied(run)) or 'none'} (name others with --x and --y)"
+        )
+    return free[0]
+
+
+def _with_value(run: Run, value: str) -> pl.LazyFrame:
+    """The wanted trials; a metric of the curves becomes a column, its value at each trial's last evaluation."""
+    trials = run.wanted_trials()
+    if value == "solved" or value in trials.collect_schema() or not run.has_curves:
+        return trials
+    curves = run.curves()
+    if value not in curves.collect_schema():
+        return trials
+    last = curves.sort("step").group_by("trial_id", maintain_order=True).agg(pl.col(value).last())
+    return trials.join(last, on="trial_id", how="left", maintain_order="left")
+
+
+def _impossible(run: Run) -> pl.DataFrame:
+    names = [name for name in run.sweep.axis_dtypes if name != "seed"]
+    schema = {name: run.sweep.axis_dtypes[name] for name in names}
+    return pl.DataFrame([{n: place[n] for n in names} for place, _ in run.plan.impossible], schema=schema)
+
+
+def _subtitle(run: Run, cells: pl.DataFrame, hidden: Sequence[AxisInfo]) -> str:
+    parts = [f"{cells['cell_trials'].sum()} trials"]
+    rule = run.sweep.solved
+    if rule is not None:
+        target = f"≥ {rule.at_least:g}" if rule.at_least is not None else f"≤ {rule.at_most:g}"
+        in_a_row = f" at {rule.consecutive} evaluations in a row" if (rule.consecutive or 1) > 1 else ""
+        parts.append(f"solved: {rule.metric} {target}{in_a_row}")
+    budgets = {trial.config.get("train", {}).get("steps") for trial in run.plan.trials} - {None}
+    if len(budgets) == 1:
+        parts.append(f"step budget {budgets.pop():,}")
+    if hidden:
+        parts.append(f"mean over {', '.join(axis.name for axis in hidden)}")
+    return "; ".join(parts)

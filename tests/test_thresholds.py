@@ -1,0 +1,342 @@
+"""Laws of thresholds: what trials say about where half of the seeds solve."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+
+from orchestrator.axis import AxisInfo
+from orchestrator.monotone import Counts, crossings, isotonic, statistic, turning
+from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile
+from orchestrator.thresholds import thresholds
+
+HALF_OCTAVES = [float(round(2**u)) for u in np.arange(6, 12.1, 0.5)]
+BUDGET = 1500
+SCHEMA = {
+    "trial_id": pl.String,
+    "data_size": pl.Float64,
+    "seed": pl.Int64,
+    "status": pl.String,
+    "solved_at_step": pl.Int64,
+    "steps": pl.Int64,
+    "budget": pl.Int64,
+    "n_total": pl.Float64,
+    "n_hard": pl.Float64,
+}
+
+
+def trial(data_size: float, seed: int, status: str, **others: Any) -> dict[str, Any]:
+    """A row of `trials`; a solved one was so after 700 steps."""
+    row = {"trial_id": f"{data_size}-{seed}-{others}", "data_size": data_size, "seed": seed, "status": status}
+    row |= {"solved_at_step": 700 if status == "solved" else None, "steps": BUDGET, "budget": BUDGET}
+    return row | {"n_total": data_size, "n_hard": data_size / 2} | others
+
+
+def curve(
+    solves: Callable[[float, int], bool], sizes: Sequence[float] = HALF_OCTAVES, seeds: int = 5, **others: Any
+) -> list[dict[str, Any]]:
+    return [
+        trial(x, seed, "solved" if solves(x, seed) else "unsolved", **others)
+        for x in sizes
+        for seed in range(seeds)
+    ]
+
+
+def above(size: float) -> Callable[[float, int], bool]:
+    return lambda x, _: x >= size
+
+
+def found(
+    rows: list[dict[str, Any]], *axes: AxisInfo, along: str = "data_size", **options: Any
+) -> pl.DataFrame:
+    extra = {axis.name: pl.Series(axis.values).dtype for axis in axes if axis.name not in SCHEMA}
+    trials = pl.LazyFrame(rows, schema={**SCHEMA, **extra})
+    size = AxisInfo("data_size", "log2", (*HALF_OCTAVES, math.inf))
+    given = axes if any(axis.name == "data_size" for axis in axes) else (*axes, size)
+    return thresholds(
+        trials, [*given, AxisInfo("seed", "linear", tuple(range(5)))], along, **options
+    ).collect()
+
+
+def only(rows: list[dict[str, Any]], **options: Any) -> dict[str, Any]:
+    table = found(rows, **options)
+    assert len(table) == 1
+    return table.row(0, named=True)
+
+
+def test_sharp_curve_gives_a_threshold_between_the_last_unsolved_and_the_first_solved_size() -> None:
+    """Everything about a sharp curve is said in one row: threshold, interval, sizes, budget and control."""
+    row = only(curve(above(500)) + curve(above(500), [math.inf]))
+    edges = (362, 512)
+    assert edges[0] < row["threshold"] < edges[1]
+    assert edges[0] / 1.2 < row["low"] < row["threshold"] < row["high"] < edges[1] * 1.2
+    numbers = {name: row.pop(name) for name in ("threshold", "low", "high")}
+    for suffix, share in {"hard": 0.5, "total": 1.0}.items():
+        scaled = {name: row.pop(f"{name}_{suffix}") for name in numbers}
+        assert {name: pytest.approx(value * share) for name, value in numbers.items()} == scaled
+    assert row.pop("width") < 0.2
+    expected = {
+        "along": "data_size",
+        "censored": None,
+        "reason": None,
+        "lapse": 0.0,
+        "trials": 65,
+        "failed": 0,
+    }
+    expected |= {"flagged": False, "monotone": True, "lower_crossing": None, "upper_crossing": None}
+    assert expected | {"steps": BUDGET, "control": 1.0} == row
+
+
+@pytest.mark.parametrize(
+    ("control", "reason"),
+    [([], "unknown: no control"), (["solved"] * 3 + ["unsolved"], "data"), (["unsolved"] * 3, "steps")],
+)
+def test_unsolved_curve_is_censored_above_for_the_reason_that_its_control_gives(
+    control: list[str], reason: str
+) -> None:
+    """Where nothing solves, a solved control blames the data and an unsolved one the steps."""
+    rows = curve(above(math.inf)) + [trial(math.inf, seed, status) for seed, status in enumerate(control)]
+    row = only(rows)
+    assert ("above", reason, None, None) == (row["censored"], row["reason"], row["threshold"], row["high"])
+    assert 2048 < row["low"] <= 4096
+
+
+def test_solved_curve_is_censored_below() -> None:
+    """Where everything solves, the threshold is below the axis and bounded by its first sizes."""
+    row = only(curve(above(0)))
+    assert ("below", None, None, None) == (row["censored"], row["reason"], row["threshold"], row["low"])
+    assert 64 <= row["high"] < 128
+
+
+def test_infinite_data_is_in_no_fit() -> None:
+    """The control changes nothing but its own column."""
+    with_control, without = (
+        only(curve(above(500)) + curve(above(math.nan), [math.inf])),
+        only(curve(above(500))),
+    )
+    assert without | {"control": 0.0} == with_control
+
+
+def test_threshold_is_where_half_solve_not_the_midpoint_of_the_rise() -> None:
+    """With an upper lapse of 0.3, p = 0.5 lies above the logistic's midpoint."""
+    midpoint, width, lapse, n = 9.0, WIDTHS[5], 0.3, 200
+    half = midpoint + width * math.log(0.5 / (0.5 - lapse))
+    at = np.repeat(np.arange(6, 14.1, 0.5), n)
+    rate = (1 - lapse) / (1 + np.exp(-(at - midpoint) / width))
+    fit = profile(Outcomes(at, np.tile(np.arange(n) + 0.5, len(at) // n) < n * rate, np.zeros(len(at))))
+    assert half == pytest.approx(fit.best, abs=0.1)
+    assert lapse == fit.lapse
+
+
+def test_curve_that_levels_off_below_one_half_has_no_threshold() -> None:
+    """A plateau at 0.2 is a lapse, not a threshold that is far away."""
+    sizes = [2.0**u for u in np.arange(6, 18.1, 0.5)]
+    row = only(curve(lambda x, seed: x > 200 and (seed + sizes.index(x)) % 5 == 0, sizes))
+    assert (None, None, None, "lapse") == (row["threshold"], row["high"], row["censored"], row["reason"])
+
+
+def test_diverged_trials_count_as_unsolved() -> None:
+    """A diverged trial and an unsolved one say the same."""
+    rows = curve(above(500))
+    diverged = [row | {"status": "diverged"} if row["status"] == "unsolved" else row for row in rows]
+    assert found(rows).equals(found(diverged))
+
+
+def test_failed_trials_are_left_out_counted_and_flagged_beyond_five_percent() -> None:
+    """Failures change no estimate; more than one in twenty is worth a flag."""
+    rows = curve(above(500))
+    few = [trial(1e3, 100 + i, "failed") for i in range(3)]
+    many = [trial(1e3, 100 + i, "failed") for i in range(4)]
+    assert only(rows) | {"failed": 3} == only(rows + few)
+    assert only(rows) | {"failed": 4, "flagged": True} == only(rows + many)
+
+
+def test_stopped_trials_are_left_out_unless_they_had_solved() -> None:
+    """Being stopped early says nothing about what would have come later."""
+    rows = curve(above(500))
+    stopped = [trial(4096.0, 9, "stopped")]
+    assert only(rows) == only(rows + stopped)
+    had_solved = [row | {"status": "stopped"} if row["status"] == "solved" else row for row in rows]
+    assert only(rows) == only(had_solved)
+
+
+def test_smaller_budget_counts_only_what_had_solved_by_then() -> None:
+    """Of the same trials a smaller budget has a larger threshold, and is what `steps` says."""
+    rows = curve(above(250))
+    late = [row | {"solved_at_step": 1200} if row["data_size"] < 1000 else row for row in rows]
+    full, half = only(late), only(late, at_steps=1000)
+    assert (BUDGET, True) == (full["steps"], 181 < full["threshold"] < 256)
+    assert (1000, True) == (half["steps"], 724 < half["threshold"] < 1024)
+
+
+def test_budget_beyond_what_was_trained_knows_no_unsolved_trial() -> None:
+    """A trial that ended after 1500 steps is not unsolved after 3000."""
+    row = only(curve(above(math.inf)), at_steps=3000)
+    assert ("no trials", 0, None) == (row["reason"], row["trials"], row["monotone"])
+
+
+def test_row_order_does_not_matter() -> None:
+    """Shuffled trials give the same table, bit for bit."""
+    rng = np.random.default_rng(0)
+    rows = curve(lambda x, _: rng.random() < 1 / (1 + (400 / x) ** 4))
+    assert found(rows).equals(found([rows[i] for i in rng.permutation(len(rows))]))
+
+
+def test_scaling_the_sizes_scales_the_threshold() -> None:
+    """Eightfold sizes, eightfold threshold, on a log axis; width in octaves does not change."""
+    rng = np.random.default_rng(1)
+    rows = curve(lambda x, _: rng.random() < 1 / (1 + (400 / x) ** 3))
+    larger = [row | {"data_size": 8 * row["data_size"]} for row in rows]
+    names = ["threshold", "low", "high", "width"]
+    expected = [
+        8 * row if name != "width" else row for name, row in zip(names, _get(only(rows), names), strict=True)
+    ]
+    size = AxisInfo("data_size", "log2", tuple(8 * x for x in HALF_OCTAVES))
+    assert expected == pytest.approx(_get(found(larger, size).row(0, named=True), names))
+
+
+def _get(row: dict[str, Any], names: Sequence[str]) -> list[Any]:
+    return [row[name] for name in names]
+
+
+def test_one_row_per_curve_sorted_by_its_axes() -> None:
+    """Curves are told apart by every axis but the searched one and the seed."""
+    k, name = AxisInfo("k", "linear", (2, 3)), AxisInfo("name", "category", ("b", "a"))
+    rows = [
+        r for i in (3, 2) for n in ("b", "a") for r in curve(above(100 * i), HALF_OCTAVES[:9], k=i, name=n)
+    ]
+    table = found(rows, k, name)
+    assert [(2, "a"), (2, "b"), (3, "a"), (3, "b")] == table.select("k", "name").rows()
+    assert [True] * 4 == (table["threshold"] / (85 * table["k"])).is_between(0.8, 1.3).to_list()
+
+
+def test_solving_may_become_rarer_along_other_axes() -> None:
+    """Along k the threshold is where solving stops, and nothing solved means below the axis."""
+    k, depth = AxisInfo("k", "linear", (1, 2, 3, 4, 5)), AxisInfo("depth", "linear", (1, 2, 3))
+    limit = {1: 2.5, 2: 3.5, 3: 0}
+    rows = [
+        trial(64.0, seed, "solved" if i < limit[d] else "unsolved", k=i, depth=d)
+        for i in (1, 2, 3, 4, 5)
+        for d in (1, 2, 3)
+        for seed in range(5)
+    ]
+    table = found(rows, k, depth, AxisInfo("data_size", "log2", (64.0,)), along="k")
+    assert [2.5, 3.5, None] == [t and round(t, 1) for t in table["threshold"]]
+    assert [None, None, "below"] == table["censored"].to_list()
+    assert [2 < low < 2.5 < high < 3 for low, high in table.select("low", "high").rows()[:1]] == [True]
+
+
+def test_curve_that_turns_around_has_two_crossings_and_no_threshold() -> None:
+    """Solved from 128 on, and no more from 1448 on: that is said, not averaged."""
+    row = only(curve(lambda x, _: 128 <= x < 1400))
+    assert (None, None, "non-monotone", False) == _get_tuple(
+        row, "threshold", "censored", "reason", "monotone"
+    )
+    assert 91 < row["lower_crossing"] < 128
+    assert 1024 < row["upper_crossing"] < 1448
+
+
+def _get_tuple(row: dict[str, Any], *names: str) -> tuple[Any, ...]:
+    return tuple(row[name] for name in names)
+
+
+def test_no_trials_no_curves() -> None:
+    """A run without rows has an empty table with every column, and thresholds need no other axis."""
+    assert only(curve(above(500))).keys() == set(found([]).columns)
+    assert 0 == len(found([]))
+
+
+def test_axis_named_like_a_column_of_the_result_keeps_its_name() -> None:
+    """An axis called `width` does not collide with the width of the curve."""
+    rows = [row | {"width": 32} for row in curve(above(500))]
+    row = found(rows, AxisInfo("width", "linear", (32,))).row(0, named=True)
+    assert (32, True) == (row["width"], row["width_"] < 0.2)
+
+
+@pytest.mark.parametrize("along", ["optimizer", "seed", "nonsense"])
+def test_only_numeric_axes_have_thresholds(along: str) -> None:
+    """The message names the axis that was asked for and those that could have been."""
+    with pytest.raises(ValueError, match=f"no threshold along '{along}': the numeric axes are data_size"):
+        found([], AxisInfo("optimizer", "category", ("a", "b")), along=along)
+
+
+def test_cutoff_tends_to_that_of_the_chi_squared_distribution() -> None:
+    """Many seeds: 1.92. Five: that of Student's test with four degrees of freedom (t = 2.776)."""
+    assert [1.92, 2.69] == [pytest.approx(cutoff(10_000), abs=2e-3), pytest.approx(cutoff(5), abs=0.02)]
+
+
+@pytest.mark.parametrize(("width", "lapse", "tau"), [(0.05, 0.0, 0.0), (0.3, 0.2, 0.0), (0.3, 0.0, 0.5)])
+def test_intervals_cover_the_truth(width: float, lapse: float, tau: float) -> None:
+    """Nominally 95 %; at least 85 % of 40 simulated curves, with and without an effect of the seed."""
+    rng = np.random.default_rng(5)
+    at, seeds, n = np.arange(6, 18.1, 0.5), 5, 40
+    covered = 0
+    for truth in rng.uniform(10, 14, n):
+        midpoint = truth - width * math.log(0.5 / (0.5 - lapse))
+        away = (at - midpoint - tau * rng.normal(size=(seeds, 1))) / width
+        solved = rng.random(away.shape) < (1 - lapse) / (1 + np.exp(-np.clip(away, -500, 500)))
+        seed = np.repeat(np.arange(seeds), len(at))
+        low, high = profile(Outcomes(np.tile(at, seeds), solved.ravel(), seed.astype(float))).interval()
+        covered += low <= truth <= high
+    assert covered >= 0.85 * n
+
+
+def test_isotonic_fit_is_that_of_pooling_adjacent_violators() -> None:
+    """The max-min formula agrees with pooling one violating pair after the other."""
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        tried = rng.integers(1, 6, rng.integers(1, 9)).astype(float)
+        solved = rng.binomial(tried.astype(int), 0.5).astype(float)
+        assert _pooled(solved, tried) == pytest.approx(isotonic(solved, tried).tolist())
+
+
+def _pooled(solved: np.ndarray, tried: np.ndarray) -> list[float]:
+    blocks: list[list[float]] = []
+    for hits, n in zip(solved, tried, strict=True):
+        blocks.append([hits, n, 1])
+        while len(blocks) > 1 and blocks[-2][0] / blocks[-2][1] > blocks[-1][0] / blocks[-1][1]:
+            last = blocks.pop()
+            blocks[-1] = [a + b for a, b in zip(blocks[-1], last, strict=True)]
+    return [hits / n for hits, n, length in blocks for _ in range(int(length))]
+
+
+def test_rising_counts_are_never_suspicious() -> None:
+    """The statistic of counts in increasing order is zero."""
+    assert [0.0] == statistic(np.array([[0.0, 0, 1, 3, 5, 5]]), np.full(6, 5.0)).tolist()
+
+
+def test_crossings_are_interpolated_and_none_outside_the_axis() -> None:
+    """A curve that only falls has an upper crossing alone."""
+    position, tried = np.arange(4.0), np.full(4, 10.0)
+    assert (None, 1.5) == crossings(Counts(position, np.array([10.0, 10, 0, 0]), tried))
+    assert (0.5, 2.25) == crossings(Counts(position, np.array([0.0, 10, 6, 2]), tried))
+
+
+def _simulated(rng: np.random.Generator, rate: np.ndarray) -> Counts:
+    return Counts(np.arange(len(rate)) / 2, rng.binomial(5, rate).astype(float), np.full(len(rate), 5.0))
+
+
+def test_sweeps_of_rising_curves_are_rarely_flagged() -> None:
+    """Under 5 % of sweeps may name a curve; of 12 sweeps with lapses, at most 2 do."""
+    rng = np.random.default_rng(3)
+    at = np.arange(6, 18.1, 0.5)
+    flagged = 0
+    for _ in range(12):
+        rates = [(1 - rng.uniform(0, 0.5)) / (1 + np.exp(-(at - rng.uniform(8, 16)) / 0.3)) for _ in range(6)]
+        flagged += any(turning([_simulated(rng, rate) for rate in rates]))
+    assert flagged <= 2
+
+
+def test_dips_of_one_half_over_two_octaves_are_found() -> None:
+    """p falls from 1 to 0.5 for the last two octaves of one curve in five: found in 9 of 10 sweeps."""
+    rng = np.random.default_rng(4)
+    at = np.arange(6, 18.1, 0.5)
+    rising = 1 / (1 + np.exp(-(at - 10) / 0.3))
+    dipping = np.where(at > 16, 0.5, rising)
+    verdicts = [turning([_simulated(rng, r) for r in (dipping, *[rising] * 4)])[0] for _ in range(10)]
+    assert sum(verdicts) >= 9
