@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from orchestrator.publish import replace
 
 if TYPE_CHECKING:
     import altair as alt
@@ -16,19 +17,13 @@ SUFFIXES = (".pdf", ".svg", ".png", ".html")
 
 def save(chart: alt.TopLevelMixin, path: Path | str) -> None:
     """Write a chart as its suffix says: vector pdf or svg with real text, png (two pixels a point), or one
-    html that needs no network. Atomic. Raises ValueError for other suffixes, OSError as `open` does.
+    html that needs no network. Atomic. Raises ValueError for other suffixes, StoreError if it can't be written.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ValueError(f"cannot write {path.name!r}: the name must end in one of {', '.join(SUFFIXES)}")
-    content = _rendered(chart.to_dict(), suffix)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    replace(path, _rendered(chart.to_dict(), suffix))
 
 
 def _rendered(spec: dict[str, Any], suffix: str) -> bytes:

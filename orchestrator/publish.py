@@ -46,7 +46,7 @@ def store_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(
             f"{path}: cannot be written: {error.strerror or error}. "
-            "Nothing that is stored is lost; make room or give permission, then launch again."
+            "Nothing that is stored is lost; put that right, then do the same again."
         ) from error
 
 

@@ -78,7 +78,7 @@ def _trainable() -> type:
                 self.worker = None
             return {
                 "trial_steps": progress.trial_steps,
-                "statuses": progress.statuses,
+                "statuses": list(progress.statuses.items()),  # Tune would flatten a mapping
                 "is_done": progress.is_done,
                 "done": progress.is_done,
             }
@@ -114,7 +114,9 @@ def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             watch()
             if "statuses" in result:
-                driver.progressed(PackProgress(result["trial_steps"], result["statuses"], result["is_done"]))
+                driver.progressed(
+                    PackProgress(result["trial_steps"], dict(result["statuses"]), result["is_done"])
+                )
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 import zlib
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ import polars as pl
 import pytest
 
 from orchestrator.axis import AxisInfo
+from orchestrator.errors import StoreError
 from orchestrator.figures import cells, phase_diagram, save
 from orchestrator.ruler import GAP, Ruler
 
@@ -319,8 +321,8 @@ def test_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full_disk)
-    with pytest.raises(OSError, match="No space left"):
+    monkeypatch.setattr(os, "fsync", full_disk)
+    with pytest.raises(StoreError, match="No space left"):
         save(chart(), target)
     assert ["old"] == [path.read_text() for path in tmp_path.iterdir()]
 

@@ -23,6 +23,10 @@ trainer's sections. JSON values only, except that a float may be infinite."""
 
 Status = Literal["solved", "unsolved", "diverged", "failed", "stopped"]
 
+STRICT: Mapping[str, object] = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
+"""The `__pydantic_config__` of section dataclasses, which pydantic validates from outside: unknown keys and
+wrong types are errors, and the docstring below a field describes it."""
+
 STREAMS = ("task", "data", "init", "order", "eval")
 """The random streams of a trial; `seeds` in its config has one whole number for each."""
 

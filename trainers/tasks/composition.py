@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from trainers.base import STRICT
 from trainers.tasks.mixture import Mixture, apportion, exact, round_half_up
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Composition:
     are not held out: distinct and nested, without a table of what has been drawn.
     """
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar = STRICT
     VERSION: ClassVar[int] = 1
     SHORT_NAMES: ClassVar[Mapping[str, str]] = {
         "k": "k",

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import ClassVar, Literal
 
+from trainers.base import STRICT
+
 MAX_ZIPF = 20.0
 
 
@@ -25,7 +27,7 @@ def round_half_up(value: Fraction) -> int:
 class Zipf:
     """Weights that fall with the number of hops r like r ** -zipf."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar = STRICT
 
     zipf: float
     """The exponent, 0 (uniform) to 20."""
@@ -39,7 +41,7 @@ class Zipf:
 class Mixture:
     """Which easy examples there are, in which proportion, and how the pool is counted."""
 
-    __pydantic_config__: ClassVar[dict[str, object]] = {"extra": "forbid", "strict": True}
+    __pydantic_config__: ClassVar = STRICT
 
     hops: Literal["all", "powers_of_two"] | tuple[int, ...] = "all"
     """Numbers of hops of easy examples: every one below k, the powers of two below k, or a list."""

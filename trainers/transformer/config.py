@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
-STRICT: Mapping[str, object] = {"extra": "forbid", "strict": True, "use_attribute_docstrings": True}
-"""For pydantic, which validates these dataclasses from outside: unknown keys and wrong types are errors."""
+from trainers.base import STRICT
 
 
 def _require(condition: bool, message: str) -> None:
