@@ -13,13 +13,13 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from orchestrator.pack import Pack
-from orchestrator.publish import publish_once, replace, temporary_name
+from orchestrator.publish import publish_once, replace, store_errors, temporary_name
 from orchestrator.store import Store
 from orchestrator.trial import Trial
 
@@ -109,21 +109,15 @@ class OpenPack:
         names = [path for path in self.checkpoint_dir.glob("*-*") if path.name.replace("-", "").isdigit()]
         return sorted(names, key=lambda path: tuple(int(part) for part in path.name.split("-")), reverse=True)
 
-    def write_checkpoint(self, epoch: int, save: Callable[[Path], bool]) -> bool:
-        """Publish what `save` writes as the newest checkpoint; the older ones but one are deleted."""
-        self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
+    def write_checkpoint(self, epoch: int, content: bytes) -> None:
+        """Publish the newest checkpoint; the older ones but one are deleted. Raises StoreError."""
+        with store_errors(self.checkpoint_dir):
+            self.checkpoint_dir.mkdir(parents=True, exist_ok=True)
         existing = self.checkpoints()
         n = int(existing[0].name.split("-")[1]) + 1 if existing else 0
-        path = self.checkpoint_dir / f"{epoch}-{n}"
-        temporary = temporary_name(path)
-        if not save(temporary):
-            return False
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        replace(self.checkpoint_dir / f"{epoch}-{n}", content)
         for old in self.checkpoints()[KEPT_CHECKPOINTS:]:
             old.unlink(missing_ok=True)
-        return True
 
 
 @dataclass
@@ -138,9 +132,10 @@ class AttemptFile:
 
     def update(self, **changes: object) -> None:
         self.attempt = Attempt(**{**asdict(self.attempt), **changes})
-        temporary = temporary_name(self.path)
-        temporary.write_bytes(self.content())
-        temporary.replace(self.path)
+        with store_errors(self.path):
+            temporary = temporary_name(self.path)
+            temporary.write_bytes(self.content())
+            temporary.replace(self.path)
 
     def withdraw(self) -> None:
         """The worker leaves in good order."""

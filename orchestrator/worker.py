@@ -10,7 +10,8 @@ from __future__ import annotations
 import sys
 import time
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,11 +21,10 @@ import polars as pl
 
 from orchestrator.errors import OrchestratorError
 from orchestrator.packs import OpenPack
-from orchestrator.publish import store_errors
 from orchestrator.schema import with_metrics
 from orchestrator.store import Store, rows_frame
 from orchestrator.trial import Trial, canonical_json
-from trainers.base import Outcome, Resources, Training, TrialSpec, load_trainer
+from trainers.base import Outcome, Resources, Training, TrialSpec, UnusableCheckpoint, load_trainer
 from trainers.function import last_lines
 
 
@@ -78,17 +78,14 @@ class Worker:
         self.curves_schema = pl.Schema(order.curves_schema)
         self.last_publish = self.last_checkpoint = time.monotonic()
         self.reported_steps = 0
-        try:
+        with self._accounting():
             self.training = self._start()
-        except Exception:
-            self.attempt.update(error=last_lines(traceback.format_exc()))
-            raise
 
     def advance(self, budget_s: float = 1.0) -> PackProgress:
         """Train for about `budget_s` seconds, at least to the next evaluation."""
         deadline = time.monotonic() + budget_s
         statuses: dict[str, str] = {}
-        try:
+        with self._accounting():
             while not self.training.is_finished:
                 self.pending += self.training.advance()
                 statuses |= self._store_what_is_due()
@@ -96,12 +93,6 @@ class Worker:
                     break
             if self.training.is_finished:
                 statuses |= self._publish()
-        except OrchestratorError:
-            self.attempt.withdraw()  # the disk's fault or a new driver's, not a trial's
-            raise
-        except Exception:
-            self.attempt.update(error=last_lines(traceback.format_exc()))
-            raise
         steps = self.training.trial_steps - self.reported_steps
         self.reported_steps += steps
         if self.training.is_finished:
@@ -115,6 +106,19 @@ class Worker:
             self._checkpoint()
         self.attempt.withdraw()
 
+    @contextmanager
+    def _accounting(self) -> Iterator[None]:
+        """Whose fault it is when something goes wrong: the attempt counts against the trials unless the disk or
+        a newer driver is in the way."""
+        try:
+            yield
+        except OrchestratorError:
+            self.attempt.withdraw()
+            raise
+        except Exception:
+            self.attempt.update(error=last_lines(traceback.format_exc()))
+            raise
+
     def _start(self) -> Training:
         for path in self.order.import_paths:
             if path not in sys.path:
@@ -124,8 +128,8 @@ class Worker:
         for checkpoint in self.files.checkpoints():
             try:
                 return trainer.start(specs, self.order.resources, checkpoint, self._on_active)
-            except (OSError, RuntimeError, ValueError, KeyError, EOFError):
-                checkpoint.unlink(missing_ok=True)  # damaged: the one before it, or from the start
+            except UnusableCheckpoint:
+                checkpoint.unlink(missing_ok=True)  # the one before it, or from the start
         if not trainer.fuses:
             # Nothing carries over between its trials, so what is stored needs no second run.
             specs = [spec for spec in specs if spec.trial_id not in self.published]
@@ -179,9 +183,10 @@ class Worker:
 
     def _checkpoint(self) -> None:
         self._check_epoch()
-        with store_errors(self.files.checkpoint_dir):
-            if self.files.write_checkpoint(self.order.epoch, self.training.save):
-                self.files.forget_attempts(but=self.attempt.path)
+        content = self.training.save()
+        if content is not None:
+            self.files.write_checkpoint(self.order.epoch, content)
+            self.files.forget_attempts(but=self.attempt.path)
         self.last_checkpoint = time.monotonic()
 
     def _published(self) -> set[str]:

@@ -6,9 +6,12 @@ import ast
 import re
 import subprocess
 import sys
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 STANDARD = set(sys.stdlib_module_names)
@@ -96,28 +99,22 @@ def test_constraints_pin_everything_portably() -> None:
     assert int(pins["numpy"].split(".")[0]) >= 2
 
 
-def test_every_installed_dependency_is_pinned() -> None:
-    """What the project needs, directly or not, has a line in constraints.txt."""
-    from importlib import metadata
-
-    pins = {normal(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().split()}
-    seen: set[str] = set()
-    waiting = list(metadata.requires("transformer-orchestrator") or [])
+def test_every_dependency_is_pinned() -> None:
+    """What the project needs here, directly or not, has a line in constraints.txt."""
+    pins = {canonicalize_name(line.split("==")[0]) for line in (ROOT / "constraints.txt").read_text().split()}
+    needed: set[str] = set()
+    waiting = [Requirement("transformer-orchestrator[dev]")]
     while waiting:
         requirement = waiting.pop()
-        name = re.match(r"[A-Za-z0-9._-]+", requirement).group()  # type: ignore[union-attr]
-        if normal(name) in seen or (
-            "extra ==" in requirement and "dev" not in requirement and "tune" not in requirement
-        ):
+        name = canonicalize_name(requirement.name)
+        if name in needed and not requirement.extras:
             continue
-        try:
-            needs = metadata.requires(name) or []
-        except metadata.PackageNotFoundError:
-            continue  # for another platform, or an extra that nobody asked for
-        seen.add(normal(name))
-        waiting += [need for need in needs if "extra ==" not in need or "tune" in need]
-    assert seen - {"transformer-orchestrator"} <= pins, sorted(seen - pins)
-
-
-def normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+        needed.add(name)
+        for line in metadata.requires(requirement.name) or []:
+            need = Requirement(line)
+            marker = need.marker
+            if marker is None or any(
+                marker.evaluate({"extra": extra}) for extra in ("", *requirement.extras)
+            ):
+                waiting.append(need)
+    assert needed - {"transformer-orchestrator"} <= pins

@@ -31,6 +31,10 @@ STREAMS = ("task", "data", "init", "order", "eval")
 """The random streams of a trial; `seeds` in its config has one whole number for each."""
 
 
+class UnusableCheckpoint(Exception):
+    """A checkpoint that is damaged or belongs to another pack; an older one, or none, may do."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A mistake in a sweep file: where (section, field, ...), and what is wrong, in words for its author."""
@@ -92,8 +96,8 @@ class Training(Protocol):
         """Train to the next evaluation (or one whole trial, where trials don't fuse); the trials that ended."""
         ...
 
-    def save(self, path: Path) -> bool:
-        """Write everything needed to go on, to `path`. False: this trainer has nothing to save."""
+    def save(self) -> bytes | None:
+        """Everything needed to go on, as the content of a file; None: this trainer has nothing to save."""
         ...
 
 
@@ -143,7 +147,7 @@ class Trainer(Protocol):
         checkpoint: Path | None,
         on_active: Callable[[Sequence[str]], None],
     ) -> Training:
-        """Begin a pack, or go on from a file that `Training.save` wrote. `on_active` is told which trials
+        """Begin a pack, or go on from a file of what `Training.save` gave. `on_active` is told which trials
         are about to train, before they do, whenever that changes."""
         ...
 

@@ -118,9 +118,9 @@ class FunctionTraining:
         self.trial_steps += steps if isinstance(steps, int) else 0
         return [outcome]
 
-    def save(self, path: Path) -> bool:
-        """Nothing to save: a trial is trained whole or not at all."""
-        return False
+    def save(self) -> bytes | None:
+        """Nothing: a trial is trained whole or not at all."""
+        return None
 
 
 def last_lines(text: str, n: int = 3) -> str:

@@ -1,9 +1,10 @@
-"""Launches a sweep inline and kills itself, without warning, at one of its changes to the disk.
+"""Launches a sweep inline over and over, killing itself without warning at one change to the disk after the other.
 
-    python child.py SWEEP.yaml RUN_DIR KILL_AT
+    python child.py SWEEP.yaml FOLDER STRIDE
 
-KILL_AT counts the calls that give a file its name or take it away: 2n kills before the n-th, 2n+1 after it.
-Prints the number of calls if it lives.
+Fills FOLDER/undisturbed, then FOLDER/killed-at-<moment> for every STRIDE-th moment: once with a kill -9 there, and
+once more without. A moment is just before (even) or just after (odd) one of the calls that give a file its name or
+take it away. Every launch is a process of its own, forked from this one so that Python and torch are imported once.
 """
 
 from __future__ import annotations
@@ -16,14 +17,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orchestrator.inline
 import orchestrator.launch
+import trainers.transformer.engine  # noqa: F401
 from orchestrator.launch import launch
 from orchestrator.sweep import load_sweep
 from orchestrator.worker import WorkOrder
 
 
 class Fuse:
-    """Counts calls of the wrapped functions, and kills the process at one of them."""
+    """Counts calls of the wrapped functions, and kills the process at one moment."""
 
     def __init__(self, kill_at: int) -> None:
         self.calls, self.kill_at = 0, kill_at
@@ -44,15 +47,36 @@ class Fuse:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
+def launch_once(sweep: str, run_dir: Path, kill_at: int) -> int:
+    """The wait status of one launch in a forked process; FOLDER/calls gets the number of its calls."""
+    child = os.fork()
+    if child:
+        return os.waitpid(child, 0)[1]
+    status = 1
+    try:
+        fuse = Fuse(kill_at)
+        for name in ("link", "replace", "unlink"):
+            setattr(os, name, fuse.wrap(getattr(os, name)))
+        # Write as often as can be, so that there are many moments to die at.
+        often = functools.partial(WorkOrder, publish_every_s=0.0, checkpoint_every_s=0.0)
+        orchestrator.launch.WorkOrder = often  # type: ignore[misc, assignment]
+        launch(load_sweep(sweep), run_dir, cluster="inline", is_quiet=True)
+        run_dir.with_suffix(".calls").write_text(str(fuse.calls))
+        status = 0
+    finally:
+        os._exit(status)
+
+
 def main() -> None:
-    sweep, run_dir, kill_at = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
-    fuse = Fuse(kill_at)
-    for name in ("link", "replace", "unlink"):
-        setattr(os, name, fuse.wrap(getattr(os, name)))
-    # Write as often as can be, so that there are many moments to die at.
-    orchestrator.launch.WorkOrder = functools.partial(WorkOrder, publish_every_s=0.0, checkpoint_every_s=0.0)  # type: ignore[misc, assignment]
-    launch(load_sweep(sweep), run_dir, cluster="inline", is_quiet=True)
-    print(fuse.calls)
+    sweep, folder, stride = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
+    undisturbed = folder / "undisturbed"
+    assert launch_once(sweep, undisturbed, -1) == 0
+    n_calls = int(undisturbed.with_suffix(".calls").read_text())
+    for moment in range(0, 2 * n_calls, stride):
+        run_dir = folder / f"killed-at-{moment}"
+        assert launch_once(sweep, run_dir, moment) == signal.SIGKILL, moment
+        assert launch_once(sweep, run_dir, -1) == 0, moment
+    print(n_calls)
 
 
 main()

@@ -11,7 +11,7 @@ import pytest
 import torch
 from configs import config, specs
 
-from trainers.base import Outcome, Resources, TrialSpec
+from trainers.base import Outcome, Resources, TrialSpec, UnusableCheckpoint
 from trainers.transformer.engine import PackTraining
 
 STABLE = ("started_at", "ended_at", "train_s")
@@ -80,7 +80,7 @@ def test_resumed_equals_uninterrupted(blocks: int, tmp_path: Path) -> None:
     expected = finish(start(specs(*MIXED), 2))
     training = start(specs(*MIXED), 2)
     before = {o.trial_id: plain(o) for _ in range(blocks) for o in training.advance()}
-    assert training.save(tmp_path / "checkpoint")
+    (tmp_path / "checkpoint").write_bytes(training.save())
     resumed = start(specs(*MIXED), 4, tmp_path / "checkpoint")  # the checkpoint's slots, not these, count
     assert expected == before | finish(resumed)
 
@@ -90,11 +90,15 @@ def test_same_pack_same_bits() -> None:
     assert finish(start(specs(*MIXED), 3)) == finish(start(specs(*MIXED), 3))
 
 
-def test_checkpoint_of_another_pack_is_refused(tmp_path: Path) -> None:
-    """A checkpoint goes with its own trials only."""
-    start(specs(MIXED[0])).save(tmp_path / "checkpoint")
-    with pytest.raises(ValueError, match="this checkpoint belongs to another pack"):
-        start(specs(*MIXED), None, tmp_path / "checkpoint")
+def test_an_unusable_checkpoint_is_refused(tmp_path: Path) -> None:
+    """A checkpoint of other trials, or a damaged one, is told apart from a mistake in the training."""
+    content = start(specs(MIXED[0])).save()
+    (tmp_path / "other").write_bytes(content)
+    (tmp_path / "damaged").write_bytes(content[:1000])
+    with pytest.raises(UnusableCheckpoint, match="belongs to another pack"):
+        start(specs(*MIXED), None, tmp_path / "other")
+    with pytest.raises(UnusableCheckpoint, match="damaged: "):
+        start(specs(MIXED[0]), None, tmp_path / "damaged")
 
 
 def test_a_diverging_trial_ends_alone() -> None:

@@ -7,6 +7,8 @@ So all slots are between two evaluations at the same time, and nothing waits for
 
 from __future__ import annotations
 
+import io
+import pickle
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from trainers.base import Outcome, Resources, Status, TrialSpec
+from trainers.base import Outcome, Resources, Status, TrialSpec, UnusableCheckpoint
 from trainers.scoring import Record
 from trainers.transformer import model_of, task_of
 from trainers.transformer.model import PackedTransformer
@@ -57,7 +59,7 @@ class PackTraining:
         checkpoint: Path | None,
         on_active: Callable[[Sequence[str]], None],
     ) -> None:
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu") if checkpoint else None
+        saved = _load(checkpoint, trials) if checkpoint else None
         self.trials, self.device, self.on_active = trials, resources.device, on_active
         self.threads: int = saved["threads"] if saved else resources.threads
         torch.set_num_threads(self.threads)
@@ -118,7 +120,7 @@ class PackTraining:
             self._refill()
         return outcomes
 
-    def save(self, path: Path) -> bool:
+    def save(self) -> bytes:
         """Everything that the streams of random numbers don't give back; readable with `weights_only=True`."""
         state = {
             "trial_ids": [trial.trial_id for trial in self.trials],
@@ -130,12 +132,11 @@ class PackTraining:
             "first": self.optimizer.first,
             "second": self.optimizer.second,
         }
-        torch.save(state, path)
-        return True
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        return buffer.getvalue()
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
-        if saved["trial_ids"] != [trial.trial_id for trial in self.trials]:
-            raise ValueError("this checkpoint belongs to another pack")
         self.next_trial = saved["next_trial"]
         self.slots = [Slot(**{**slot, "record": Record(**slot["record"])}) for slot in saved["slots"]]
         self.data.keep(range(len(self.slots)))
@@ -260,6 +261,17 @@ class PackTraining:
 
     def _config(self, slot: Slot) -> Mapping[str, Any]:
         return self.trials[slot.trial].config
+
+
+def _load(checkpoint: Path, trials: Sequence[TrialSpec]) -> dict[str, Any]:
+    """What `PackTraining.save` gave for these trials. Raises UnusableCheckpoint."""
+    try:
+        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise UnusableCheckpoint(f"{checkpoint}: {error}") from error
+    if saved["trial_ids"] != [trial.trial_id for trial in trials]:
+        raise UnusableCheckpoint(f"{checkpoint}: belongs to another pack")
+    return saved
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

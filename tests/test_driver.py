@@ -1,0 +1,122 @@
+"""Closing in on a trial that kills its workers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from orchestrator.driver import Driver
+from orchestrator.packs import Attempt, OpenPack, open_packs, suspects
+from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
+from orchestrator.search.grid import Grid
+from orchestrator.store import Store
+from orchestrator.trial import Trial
+from orchestrator.worker import WorkOrder
+from trainers.base import Resources
+
+TRIALS = [Trial({"x": x}, {"x": float(x)}) for x in range(8)]
+IDS = [trial.trial_id for trial in TRIALS]
+SCHEMA = pl.Schema({**IDENTITY, "x": pl.Float64, **RESULT, **PROVENANCE})
+
+
+def driver(store: Store) -> Driver:
+    """A new driver in charge, as a launch makes it."""
+    order = WorkOrder(store.path, "t", (), store.next_epoch(), Resources(), SCHEMA, {}, "test")
+    return Driver(store, Grid(TRIALS), TRIALS, lambda trial: "one shape", 8, order)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store.create(tmp_path)
+
+
+def die(current: Driver, active: Sequence[str] = (), error: str | None = None) -> list[str]:
+    """Take up the next pack and die training `active` (all, if none is named); the ids of the pack's trials."""
+    pack_id = current.next_pack()
+    assert pack_id is not None
+    files = OpenPack(current.store, pack_id)
+    ids = [trial.trial_id for trial in files.load().trials]
+    files.begin_attempt(current.order.epoch).update(active=tuple(active or ids), error=error)
+    current.died(pack_id)
+    return ids
+
+
+def test_after_three_deaths_a_pack_is_halved(store: Store) -> None:
+    """Three workers die on the whole pack; then its halves are tried, first the first one."""
+    current = driver(store)
+    assert [die(current) for _ in range(3)] == [IDS] * 3
+    assert die(current) == IDS[:4]
+
+
+def test_trials_that_were_not_training_go_on_apart(store: Store) -> None:
+    """Only trials that were training at every death are suspects; the others get a pack of their own."""
+    current = driver(store)
+    for active in (IDS[:4], IDS[2:6], IDS[2:4]):
+        die(current, active)
+    innocent = [IDS[i] for i in (0, 1, 4, 5, 6, 7)]
+    assert [die(current) for _ in range(3)] == [innocent] * 3
+
+
+def test_a_lone_suspect_fails_with_the_last_error(store: Store) -> None:
+    """The one trial that was training at three deaths becomes a failed row; the others go on."""
+    current = driver(store)
+    for _ in range(3):
+        die(current, [IDS[5]], "CUDA error")
+    assert die(current) == IDS[:5] + IDS[6:]
+    rows = store.scan("trials").select("trial_id", "status", "error", "x").collect().rows()
+    assert rows == [(IDS[5], "failed", "its worker died 3 times; last: CUDA error", 5.0)]
+    assert current.tally.statuses == {IDS[5]: "failed"}
+
+
+def test_everything_ends_even_if_every_worker_dies(store: Store) -> None:
+    """However often workers die, the driver comes to an end with every trial failed."""
+    current, n_deaths = driver(store), 0
+    while not current.is_finished and n_deaths < 1000:
+        if current.next_pack() is None:
+            break
+        current.queue.appendleft(OpenPack(store, current.running.pop()).load())
+        die(current)
+        n_deaths += 1
+    assert store.statuses() == dict.fromkeys(IDS, "failed")
+    assert list((store.path / "packs").iterdir()) == []
+
+
+def test_deaths_count_across_launches(store: Store) -> None:
+    """A trial that takes the driver along is found too: attempts are on disk."""
+    for _ in range(3):
+        die(driver(store))
+    assert die(driver(store)) == IDS[:4]
+
+
+def test_a_driver_that_dies_while_splitting(store: Store) -> None:
+    """If both the pack and its halves are on disk, the halves are what goes on."""
+    current = driver(store)
+    for _ in range(3):
+        die(current)
+    parent = current.queue[0]
+    current.next_pack()
+    OpenPack(store, parent.pack_id).write_intent(parent)  # as if it had not been taken away yet
+    packs: list[Any] = [[t.trial_id for t in files.load().trials] for files in open_packs(store)]
+    assert sorted(map(len, packs)) == [4, 4]
+
+
+def test_progress_forgives_earlier_deaths(store: Store) -> None:
+    """Attempts are forgotten once a worker gets anywhere."""
+    current = driver(store)
+    die(current)
+    die(current)
+    pack_id = current.next_pack()
+    assert pack_id is not None
+    attempt = OpenPack(store, pack_id).begin_attempt(current.order.epoch)
+    OpenPack(store, pack_id).forget_attempts(but=attempt.path)
+    assert len(OpenPack(store, pack_id).attempts()) == 1
+
+
+def test_suspects_without_a_common_trial_are_all() -> None:
+    """If no trial was there at every death, nobody is cleared."""
+    attempts = [Attempt(1, "h", 1, (IDS[0],)), Attempt(1, "h", 2, (IDS[1],))]
+    assert suspects(TRIALS, attempts) == TRIALS
