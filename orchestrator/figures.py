@@ -29,9 +29,12 @@ __all__ = ["cells", "phase_diagram", "save"]
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 EMBEDDING = {
-    "embedOptions": {"actions": {"export": True, "source": False, "compiled": False, "editor": False}}
+    "embedOptions": {
+        "renderer": "svg",
+        "actions": {"export": True, "source": False, "compiled": False, "editor": False},
+    }
 }
-"""No link in an HTML file leads elsewhere."""
+"""In an HTML file text stays text, and no link leads elsewhere."""
 
 
 def phase_diagram(

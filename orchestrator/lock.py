@@ -32,8 +32,9 @@ def launch_lock(run: Path) -> Iterator[None]:
                 f"{run}: another launch is running here ({_holder(path)}). "
                 "Wait for it or stop it; one launch at a time fills a run directory."
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
+        with store_errors(path):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
         yield
     finally:
         os.close(descriptor)
