@@ -27,17 +27,7 @@ def write_rows(rows: pl.DataFrame, form: str, out: Path | None) -> None:
 def render(rows: pl.DataFrame, form: str) -> bytes:
     """The rows as bytes of that form; text ends with a line break."""
     if form == "table":
-        with pl.Config(
-            tbl_rows=-1,
-            tbl_cols=-1,
-            tbl_width_chars=10_000,
-            fmt_str_lengths=200,
-            tbl_hide_column_data_types=True,
-            tbl_hide_dataframe_shape=True,
-            tbl_formatting="UTF8_BORDERS_ONLY",
-            float_precision=None,
-        ):
-            return f"{rows}\n".encode()
+        return f"{_table(rows)}\n".encode()
     if form == "csv":
         return rows.write_csv().encode()
     if form == "json":
@@ -45,3 +35,31 @@ def render(rows: pl.DataFrame, form: str) -> bytes:
     buffer = io.BytesIO()
     rows.write_parquet(buffer)
     return buffer.getvalue()
+
+
+def _table(rows: pl.DataFrame) -> str:
+    """For eyes: six digits, nothing cut off, a dash for what is missing."""
+    floats = [name for name, dtype in rows.schema.items() if dtype.is_float()]
+    short = rows.with_columns(
+        pl.Series(name, [None if value is None else f"{value:.6g}" for value in rows[name]], pl.String)
+        for name in floats
+    )
+    whole = (
+        short.with_columns(pl.all().cast(pl.String, strict=False).fill_null("-"))
+        if _is_flat(short)
+        else short
+    )
+    with pl.Config(
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=10_000,
+        fmt_str_lengths=10_000,
+        tbl_hide_column_data_types=True,
+        tbl_hide_dataframe_shape=True,
+        tbl_formatting="UTF8_BORDERS_ONLY",
+    ):
+        return str(whole)
+
+
+def _is_flat(rows: pl.DataFrame) -> bool:
+    return not any(dtype.is_nested() for dtype in rows.dtypes)
