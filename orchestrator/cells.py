@@ -29,11 +29,14 @@ def cells(
     - `cell_mean`: of the column `value` over the cell's trials (those with a finite one), or, for `solved`,
       the fraction of them that solved. Null in cells without such trials.
     - `cell_trials`: how many those are. Failed trials never count, unsolved stopped ones not for `solved`.
-    - `cell_status`: `data`, `empty`, or `impossible`: `impossible` (a frame with a column per axis) lists
-      every combination with the axes that the map does not show (`axes` has them all).
+    - `cell_failed`: how many failed.
+    - `cell_status`: `data`; `failed`, where only failed trials are; `empty`; or `impossible`: `impossible` (a
+      frame with a column per axis) lists every combination with the axes that the map does not show (`axes`
+      has them all).
 
-    Sizes between the values of x and y (an adaptive search asks for any) count in the nearest cell. Raises
-    ValueError if `value` is neither `solved` nor a column of numbers.
+    Sizes between the values of x and y (an adaptive search asks for any) count in the nearest cell. What
+    counts as solved is said by `with_outcomes`. Raises ValueError if `value` is neither `solved` nor a column
+    of numbers.
     """
     schema = trials.collect_schema()
     shown = [x, y, *facets]
@@ -44,7 +47,11 @@ def cells(
         .pipe(_snapped, x)
         .pipe(_snapped, y)
         .group_by(names)
-        .agg(cell_mean=pl.col("_measured").mean(), cell_trials=pl.len())
+        .agg(
+            cell_mean=pl.col("_measured").mean(),
+            cell_trials=pl.col("_measured").count(),
+            cell_failed=(pl.col("status") == "failed").sum(),
+        )
     )
     hidden = [axis for axis in axes if axis.name not in (*names, "seed")]
     return (
@@ -52,30 +59,29 @@ def cells(
         .join(measured, on=names, how="left", nulls_equal=True, maintain_order="left")
         .pipe(_excluded, impossible, shown, hidden)
         .with_columns(
-            cell_trials=pl.col("cell_trials").fill_null(0),
+            pl.col("cell_trials", "cell_failed").fill_null(0),
             cell_status=pl.when(pl.col("cell_trials") > 0)
             .then(pl.lit("data"))
+            .when(pl.col("cell_failed") > 0)
+            .then(pl.lit("failed"))
             .when(pl.col("_excluded"))
             .then(pl.lit("impossible"))
             .otherwise(pl.lit("empty")),
         )
-        .select(*names, "cell_mean", "cell_trials", "cell_status")
+        .select(*names, "cell_mean", "cell_trials", "cell_failed", "cell_status")
     )
 
 
 def _measured(trials: pl.LazyFrame, value: str) -> pl.LazyFrame:
-    """The trials that have a value, as `_measured`."""
+    """Adds `_measured`: the value of a trial, null where it has none."""
     if value == "solved":
-        return (
-            with_outcomes(trials)
-            .with_columns(_measured=pl.col("_outcome").cast(pl.Float64))
-            .drop_nulls("_measured")
-        )
+        return with_outcomes(trials).with_columns(_measured=pl.col("_outcome").cast(pl.Float64))
     numeric = [name for name, dtype in trials.collect_schema().items() if dtype.is_numeric()]
     if value not in numeric:
         raise ValueError(f"cannot draw {value!r}: choose solved, {', '.join(numeric)}")
     number = pl.col(value).cast(pl.Float64)
-    return trials.with_columns(_measured=number).filter(number.is_finite(), pl.col("status") != "failed")
+    usable = number.is_finite() & (pl.col("status") != "failed")
+    return trials.with_columns(_measured=pl.when(usable).then(number))
 
 
 def _snapped(trials: pl.LazyFrame, axis: AxisInfo) -> pl.LazyFrame:

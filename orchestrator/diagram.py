@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -46,6 +46,7 @@ def phase_diagram(
         value_title="fraction solved" if value == "solved" else f"mean {value}",
         title=run.sweep.name,
         subtitle=_subtitle(run, cells, hidden),
+        theory=_theory(run),
     )
 
 
@@ -97,8 +98,23 @@ def _impossible(run: Run) -> pl.DataFrame:
     return pl.DataFrame([{n: place[n] for n in names} for place, _ in run.plan.impossible], schema=schema)
 
 
+def _readouts(run: Run) -> set[object]:
+    """The forms of composition's input and answer; empty for tasks without."""
+    tasks = [trial.config.get("task") for trial in run.plan.trials]  # a user's own may be anything
+    return {task.get("readout") for task in tasks if isinstance(task, Mapping)} - {None}
+
+
+def _theory(run: Run) -> str | None:
+    """What to call the depth log2(k) + 1: the construction is for `readout: all` only."""
+    readouts = _readouts(run)
+    if not readouts:
+        return None
+    return "log2(k) + 1" if readouts == {"all"} else "log2(k) + 1 (reference)"
+
+
 def _subtitle(run: Run, cells: pl.DataFrame, hidden: Sequence[AxisInfo]) -> str:
-    parts = [f"{cells['cell_trials'].sum()} trials"]
+    failed = cells["cell_failed"].sum()
+    parts = [f"{cells['cell_trials'].sum()} trials" + (f", {failed} more failed" if failed else "")]
     rule = run.sweep.solved
     if rule is not None:
         target = f"≥ {rule.at_least:g}" if rule.at_least is not None else f"≤ {rule.at_most:g}"
@@ -107,6 +123,8 @@ def _subtitle(run: Run, cells: pl.DataFrame, hidden: Sequence[AxisInfo]) -> str:
     budgets = {trial.config.get("train", {}).get("steps") for trial in run.plan.trials} - {None}
     if len(budgets) == 1:
         parts.append(f"step budget {budgets.pop():,}")
+    if "all" in _readouts(run):
+        parts.append("readout: all (an example has k*n answers)")
     if hidden:
         parts.append(f"mean over {', '.join(axis.name for axis in hidden)}")
     return "; ".join(parts)

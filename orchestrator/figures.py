@@ -17,9 +17,9 @@ import polars as pl
 from orchestrator.axis import AxisInfo
 from orchestrator.cells import cells
 from orchestrator.export import save
-from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers
+from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers, reference_layers
 from orchestrator.layout import Layout, Panels
-from orchestrator.overlay import marks
+from orchestrator.overlay import marks, reference
 from orchestrator.ruler import Ruler
 
 if TYPE_CHECKING:
@@ -48,12 +48,14 @@ def phase_diagram(
     value_title: str,
     title: str,
     subtitle: str,
+    theory: str | None = None,
 ) -> alt.TopLevelMixin:
     """A heat map of `cells` (see there), a panel for each combination of the facets: the first one across,
     the others down.
 
     The colour runs from 0 to 1 where all means lie in there, else over their range. `thresholds` (see there)
     are drawn on top if they were sought along x or y; otherwise nothing is.
+    `theory` names the line depth = log2(k) + 1, drawn where k and depth are the axes; None draws none.
     """
     import altair as alt
 
@@ -63,9 +65,18 @@ def phase_diagram(
     rows = cell_rows(cells, layout, panels, colours)
     if thresholds is not None and {axis.name for axis in facets} <= set(thresholds.columns):
         rows += marks(thresholds, layout.x, layout.y, panels.labels)
-    layers = cell_layers(layout, rows, colours, value_title) + mark_layers(layout, rows)
+    if theory is not None:
+        rows += reference(layout.x, layout.y, _panel_labels(cells, panels), theory)
+    layers = cell_layers(layout, rows, colours, value_title)
+    layers += [*reference_layers(layout, rows), *mark_layers(layout, rows)]
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
     return _finished(_faceted(chart, rows, panels), layout.total, title, subtitle)
+
+
+def _panel_labels(cells: pl.DataFrame, panels: Panels) -> list[Row]:
+    facets = [axis.name for axis in (*panels.across, *panels.down)]
+    values = cells.select(facets).unique(maintain_order=True).iter_rows(named=True) if facets else [{}]
+    return [dict(panels.labels(row)) for row in values]
 
 
 def _colour_range(cells: pl.DataFrame, value: str) -> tuple[float, float]:
@@ -106,7 +117,7 @@ def _finished(chart: Any, width: float, title: str, subtitle: str) -> alt.TopLev
     legends = {"labelFontSize": 7, "titleFontSize": 7.5, "titleFontWeight": "normal", "labelLimit": 0}
     finished: alt.TopLevelMixin = (
         chart.properties(title=heading, padding=4, usermeta=EMBEDDING)
-        .resolve_scale(color="shared", fill="shared", shape="shared")
+        .resolve_scale(color="shared", fill="shared", shape="shared", strokeDash="shared")
         .configure(font=FONT)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=7, titleFontSize=8, titleFontWeight="normal", tickColor="#888")

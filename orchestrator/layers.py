@@ -1,4 +1,6 @@
-"""The layers of a map, from the bottom up: cells with data, cells without, numbers of trials, thresholds."""
+"""The layers of a map, from the bottom up: cells with data, cells without, numbers of trials, theory,
+thresholds.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ if TYPE_CHECKING:
     import altair as alt
 
 Row = dict[str, object]
-BLANKS = {"empty": ("no trials (·)", "#f1f1f1", "·"), "impossible": ("cannot exist (×)", "#b9b9b9", "×")}
+BLANKS = {
+    "empty": ("no trials (·)", "#f1f1f1", "·"),
+    "failed": ("all failed (!)", "#f3c9bd", "!"),
+    "impossible": ("cannot exist (×)", "#b9b9b9", "×"),
+}
 """Status of a cell without data: its name in the legend, its colour, its sign."""
 LIGHT = 0.55
 """Share of the colour scale from which ink is black."""
@@ -38,7 +44,8 @@ def cell_rows(cells: pl.DataFrame, layout: Layout, panels: Panels, colours: tupl
         is_light = mean is None or (mean - low) / (high - low) > LIGHT
         rows.append(
             {"layer": status, "px": px, "py": py, "left": px - 0.5, "right": px + 0.5}
-            | {"bottom": py - 0.5, "top": py + 0.5, "mean": mean, "trials": cell["cell_trials"]}
+            | {"bottom": py - 0.5, "top": py + 0.5, "mean": mean}
+            | {"trials": cell["cell_trials"], "failed": cell["cell_failed"]}
             | {
                 "ink": "black" if is_light else "white",
                 "blank": BLANKS[status][0] if status in BLANKS else None,
@@ -72,6 +79,7 @@ def _boxes(layout: Layout, title: str) -> alt.Chart:
         alt.Tooltip("y:N", title=layout.y.axis.name),
         alt.Tooltip("mean:Q", title=title, format=".3~g"),
         alt.Tooltip("trials:Q", title="trials"),
+        alt.Tooltip("failed:Q", title="failed"),
     ]
     seam = min(0.6, 0.04 * min(layout.cell_width, layout.cell_height))
     ends = {"x": layout.encode_x("left"), "y": layout.encode_y("bottom"), "x2": "right", "y2": "top"}
@@ -132,4 +140,21 @@ def mark_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
         point.mark_point(
             filled=True, opacity=1, size=30, color="black", stroke="white", strokeWidth=1
         ).encode(angle=alt.Angle("angle:Q", scale=None)),
+    ]
+
+
+def reference_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
+    """What theory says, as a thin dashed line on a white halo."""
+    import altair as alt
+
+    names = list(dict.fromkeys(str(row["reference"]) for row in rows if row["layer"] == "reference"))
+    if not names:
+        return []
+    points = alt.Chart().transform_filter("datum.layer == 'reference'")
+    line = points.encode(x=layout.encode_x(), y=layout.encode_y(), order="order:Q")
+    legend = alt.Legend(title="depth that suffices in theory", symbolStrokeWidth=1, symbolSize=120)
+    dash = alt.StrokeDash("reference:N", scale=alt.Scale(domain=names, range=[[3, 2]]), legend=legend)
+    return [
+        line.mark_line(color="white", strokeWidth=2.4, opacity=0.8),
+        line.mark_line(color="black", strokeWidth=0.9).encode(strokeDash=dash),
     ]

@@ -1,15 +1,16 @@
-"""Thresholds as marks on a map."""
+"""Thresholds as marks on a map, and the line that theory draws."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from orchestrator.ruler import Ruler
 
-THRESHOLD, BEYOND, CROSSING = "with 95 % interval", "outside the axis", "p crosses 0.5, turns around"
+THRESHOLD, BEYOND, CROSSING = "with 95 % interval", "beyond the tested sizes", "p crosses 0.5, turns around"
 MARKS = {THRESHOLD: "circle", BEYOND: "triangle-up", CROSSING: "diamond"}
 """Kind of mark, as the legend names it, and its shape."""
 
@@ -47,28 +48,55 @@ def marks(thresholds: pl.DataFrame, x: Ruler, y: Ruler, panel: Labels) -> list[R
 
 
 def _marks_of(curve: Mapping[str, object], ruler: Ruler) -> list[_Mark]:
-    low_end, high_end = ruler.scale_ends
+    """Bars reach as far as the cells in which the curve was tested, and arrows stand at their outer edge."""
+    first, last = _tested_ends(curve, ruler)
     low, high = (_place(ruler, curve[name]) for name in ("low", "high"))
     threshold = _place(ruler, curve["threshold"])
     if threshold is not None:
-        start, stop = low_end if low is None else low, high_end if high is None else high
+        start, stop = first if low is None else low, last if high is None else high
         return [_Mark(start, stop), _Mark(threshold, kind=THRESHOLD)]
     if curve["censored"] == "above":
-        return [
-            _Mark(high_end - 0.5 if low is None else low, high_end),
-            _Mark(high_end, kind=BEYOND, outward=1),
-        ]
+        bar = [] if low is None else [_Mark(low, last)]
+        return [*bar, _Mark(last, kind=BEYOND, outward=1)]
     if curve["censored"] == "below":
-        return [
-            _Mark(low_end, low_end + 0.5 if high is None else high),
-            _Mark(low_end, kind=BEYOND, outward=-1),
-        ]
+        bar = [] if high is None else [_Mark(first, high)]
+        return [*bar, _Mark(first, kind=BEYOND, outward=-1)]
     crossings = [_place(ruler, curve[name]) for name in ("lower_crossing", "upper_crossing")]
     return [_Mark(at, kind=CROSSING) for at in crossings if at is not None]
 
 
+def _tested_ends(curve: Mapping[str, object], ruler: Ruler) -> tuple[float, float]:
+    """The outer edges of the cells of the smallest and the largest tested value."""
+    low, high = (_place(ruler, curve[name]) for name in ("tested_low", "tested_high"))
+    first, last = ruler.scale_ends
+    return first if low is None else max(first, low - 0.5), last if high is None else min(last, high + 0.5)
+
+
 def _place(ruler: Ruler, number: object) -> float | None:
     return ruler.place(number) if isinstance(number, (int, float)) else None
+
+
+def reference(x: Ruler, y: Ruler, panels: Sequence[Row], name: str) -> list[Row]:
+    """Rows of the layer `reference`, in each of the panels (what `Panels.labels` makes of one): the depth
+    log2(k) + 1 for every k within the axes. None unless these are k and depth.
+    """
+    by_name = {ruler.axis.name: ruler for ruler in (x, y)}
+    if by_name.keys() != {"k", "depth"} or not all(ruler.axis.finite for ruler in by_name.values()):
+        return []
+    k, depth = by_name["k"], by_name["depth"]
+    ks, depths = k.axis.finite, depth.axis.finite
+    # One k at each end of the axes and one for each value in between: straight enough, and exact there.
+    least, most = max(ks[0], 2.0 ** (depths[0] - 1)), min(ks[-1], 2.0 ** (depths[-1] - 1))
+    corners = {2.0 ** (d - 1) for d in depths} | set(ks) | {least, most}
+    line = [(k.place(at), depth.place(math.log2(at) + 1)) for at in sorted(corners) if least <= at <= most]
+    if len(line) < 2:
+        return []
+    points = [(across, up) if x is k else (up, across) for across, up in line]
+    return [
+        {"layer": "reference", "px": px, "py": py, "order": i, "reference": name} | panel
+        for panel in panels
+        for i, (px, py) in enumerate(points)
+    ]
 
 
 def _placed(mark: _Mark, across: float, *, is_on_x: bool) -> Row:

@@ -79,27 +79,72 @@ def threshold_lines(run: Run) -> Iterator[str]:
                 f"{name} {row[name]:g}" if isinstance(row[name], float) else f"{name} {row[name]}"
                 for name in names
             )
-            hard = f"   n_hard {_interval(row, '_hard')}" if row.get("threshold_hard") is not None else ""
-            yield f"    {place or 'all'}: {_found(row)}{hard}"
+            yield f"    {place or 'all'}: {_found(row)}{_sizes(row)}{_flag(row)}"
+
+
+WHY = {
+    "data": "more data would solve it",
+    "steps": "the step budget is too small for any data",
+    "unknown: no control": "there is no control at inf to say why",
+    "nothing solved": "nothing solved from {low} to {high}, and nothing says on which side it would",
+    "everything solved": "everything solved from {low} to {high}, and nothing says on which side it would not",
+    "no direction": "from {low} to {high} solving becomes neither clearly more likely nor clearly rarer",
+    "one size only": "tested at {low} only",
+    "no finite size": "no trials but those at inf",
+    "lapse": "less than half solve, however far one goes",
+}
+"""Reasons in words; `{low}` and `{high}` are the ends of what was tested."""
 
 
 def _found(row: Mapping[str, Any]) -> str:
     """A threshold as one reads it: a number with its interval, a bound, or why there is none."""
     if row["threshold"] is not None:
-        return _interval(row, "")
-    if row["censored"] == "above":
-        why = {"data": "more data would solve it", "steps": "the step budget is too small for any data"}
-        return f"above {_number(row['low'])} ({why.get(row['reason'], row['reason'])})"
-    if row["censored"] == "below":
-        return f"below {_number(row['high'])}"
+        return _bounds(row, "")
+    if row["censored"] is not None:
+        return _bound(row) + (f" ({_why(row)})" if row["reason"] else "")
     if row["reason"] == "non-monotone":
         return f"not monotone: rises at {_number(row['lower_crossing'])}, falls at {_number(row['upper_crossing'])}"
-    return f"none ({row['reason']})"
+    return f"none ({_why(row)})"
 
 
-def _interval(row: Mapping[str, Any], suffix: str) -> str:
-    low, high = (_number(row[f"{end}{suffix}"]) for end in ("low", "high"))
-    return f"{_number(row[f'threshold{suffix}'])} [{low}, {high}]"
+def _why(row: Mapping[str, Any]) -> str:
+    low, high = _number(row["tested_low"]), _number(row["tested_high"])
+    reason: str = row["reason"]
+    return WHY.get(reason, reason).format(low=low, high=high)
+
+
+def _bound(row: Mapping[str, Any]) -> str:
+    """On which side of the tested values a threshold lies; where trials are too few for a bound, what they
+    say instead.
+    """
+    if row["low"] is not None or row["high"] is not None:
+        return _bounds(row, "")
+    some = f"{row['solved']} of {row['trials']}"
+    share = {0: "nothing", row["trials"]: "everything"}.get(row["solved"], some)
+    if row["censored"] == "above":
+        return f"{share} solved up to {_number(row['tested_high'])}"
+    return f"{share} solved from {_number(row['tested_low'])} on"
+
+
+def _sizes(row: Mapping[str, Any]) -> str:
+    """The same in numbers of examples, where they are others than the axis' own."""
+    own = _bounds(row, "")
+    texts = {name: _bounds(row, suffix) for suffix, name in (("_hard", "n_hard"), ("_total", "n_total"))}
+    return "".join(f"   {name} {text}" for name, text in texts.items() if text not in ("", own))
+
+
+def _bounds(row: Mapping[str, Any], suffix: str) -> str:
+    """`609 [465, 798]`, `above 1448` or `below 256`; empty where there is none of them."""
+    threshold, low, high = (row.get(f"{end}{suffix}") for end in ("threshold", "low", "high"))
+    if threshold is not None:
+        return f"{_number(threshold)} [{_number(low)}, {_number(high)}]"
+    if row["censored"] is None or (low is None and high is None):
+        return ""
+    return f"below {_number(high)}" if low is None else f"above {_number(low)}"
+
+
+def _flag(row: Mapping[str, Any]) -> str:
+    return f"   ! {row['failed']} of {row['finished']} trials failed" if row["flagged"] else ""
 
 
 def _number(value: float | None) -> str:

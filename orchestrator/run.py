@@ -104,7 +104,8 @@ class Run:
 
     def thresholds(self, along: str | None = None, *, at_steps: int | None = None) -> pl.DataFrame:
         """One row per curve; see `orchestrator.thresholds`. `along`: the sweep's `search.along` unless given.
-        `at_steps`: the thresholds of a smaller step budget, from the same trials."""
+        `at_steps`: the thresholds of a smaller step budget, from the same trials; QueryError if that is not
+        within the budget of every trial."""
         from orchestrator.thresholds import thresholds
 
         axis = self.axis(along or self._along())
@@ -120,8 +121,25 @@ class Run:
             raise QueryError(
                 "--at-steps needs a constant learning rate: under a cosine a smaller budget is another run"
             )
+        if at_steps is not None:
+            self._check_budget(at_steps, axis)
         with self.store.naming_damage():
             return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
+
+    def _check_budget(self, at_steps: int, along: AxisInfo) -> None:
+        """Beyond a trial's budget its outcome is unknown: QueryError."""
+        if along.name == "train.steps":
+            raise QueryError("--at-steps does not go with thresholds along train.steps, which is the budget")
+        if at_steps < 1:
+            raise QueryError(f"--at-steps is a number of steps, 1 or more, not {at_steps}")
+        budgets = [trial.config.get("train", {}).get("steps") for trial in self.plan.trials]
+        with self.store.naming_damage():  # trials that end by themselves have no budget but their length
+            trained = self.wanted_trials().filter(pl.col("status") == "unsolved").select("steps").collect()
+        least = min((n for n in (*budgets, *trained["steps"]) if isinstance(n, int)), default=at_steps)
+        if at_steps > least:
+            raise QueryError(
+                f"--at-steps {at_steps} is beyond what was trained: the smallest step budget is {least}"
+            )
 
     def plot(
         self,

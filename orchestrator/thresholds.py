@@ -16,7 +16,7 @@ import polars as pl
 
 from orchestrator.axis import Array, AxisInfo
 from orchestrator.monotone import Counts, crossings, turning
-from orchestrator.psychometric import Outcomes, Profile, profile, unit
+from orchestrator.psychometric import STEP, Outcomes, Profile, profile, unit
 
 Censored = Literal["above", "below"]
 COUNTS = {"n_hard": "hard", "n_total": "total"}
@@ -27,6 +27,10 @@ CLEARLY_BETTER = 1.92
 CLEAR_TREND = 2.5
 """Standard errors at which a curve's own trend decides its direction."""
 BOUNDS = ("threshold", "low", "high")
+STEPS = "train.steps"
+"""The axis of step budgets: along it none applies to a whole curve."""
+DIRECTIONS = {"data_size": 1, "depth": 1, "width": 1, "k": -1}
+"""Axes along which it is known beforehand whether solving becomes more likely (1) or rarer."""
 
 
 def thresholds(
@@ -38,29 +42,32 @@ def thresholds(
       in n_hard and n_total, if trials have those. An end of the interval outside the tested values is null.
     - `censored`: `above` or `below` where the threshold lies outside the tested values. Then `threshold` is
       null, and `low` (or `high`) the bound that trials give, at most the largest (at least the smallest)
-      tested value.
-    - `reason`, why there is no threshold though solving is not too easy: `data` (too little of it: the
-      control at inf solves), `steps` (the control does not solve either), `unknown: no control`; `lapse`
-      (the best curve never reaches 0.5, however far one goes), `non-monotone` (it turns around), `no trials`
-      (none usable).
+      tested value; null if there are too few trials for one.
+    - `reason`, why there is no threshold. Of curves along data_size that are too hard to solve: `data` (too
+      little of it: the control at inf solves), `steps` (the control does not solve either), `unknown: no
+      control`. Of others: `lapse` (the best curve never reaches 0.5, however far one goes), `non-monotone`
+      (it turns around), `no trials` (none usable), `no finite size` (only at inf), `one size only`; `nothing
+      solved`, `everything solved` and `no direction` where trials don't tell along which way solving becomes
+      more likely, so that the side on which the threshold lies is open.
     - `width`: logistic scale in octaves (log2), decades (log10) or units; `lapse`: 1 - p far beyond the
       threshold.
-    - `trials`: in the fit; `failed`: left out; `flagged`: more than 5 % of the curve's trials failed.
+    - `tested_low`, `tested_high`: the smallest and largest finite value in the fit.
+    - `trials`: in the fit; `solved`: of those; `failed`: left out; `finished`: all with a row, the control
+      included; `flagged`: more than 5 % of them failed.
     - `monotone`; if false, `lower_crossing` and `upper_crossing`: where p rises and falls through 0.5.
-    - `steps`: the step budget to which all this applies; `control`: fraction solved at inf.
+    - `steps`: the step budget to which all this applies, null along `train.steps`; `control`: fraction solved
+      at inf.
     - A column whose name an axis has already gets an underscore: `width_`.
 
-    Diverged trials count as unsolved. Stopped ones are right-censored: left out, unless they had solved. With
-    `at_steps` a trial counts as solved if it was by that step, and as unsolved only if it was trained that
-    far (or diverged); the learning rate schedule must be constant, which the caller checks. More data is
-    taken to help; along other axes solving may also become rarer, as the trend of the trials says. Raises
-    ValueError if `along` is no numeric axis.
+    More data is taken to help. Along other axes solving may also become rarer: a curve follows its own trend
+    if that is clear, else that of all curves, else what is known of the axis (DIRECTIONS). `with_outcomes`
+    says which trials count as solved. Raises ValueError if `along` is no numeric axis.
     """
     axis = _numeric(axes, along)
     keys = [a.name for a in axes if a.name not in (along, "seed")]
     table = trials.pipe(with_outcomes, at_steps).sort([*keys, along, "trial_id"]).collect()
     groups = table.partition_by(keys, maintain_order=True) if keys else [table] if len(table) else []
-    curves = _oriented([_read(group, axis, at_steps) for group in groups], along)
+    curves = _oriented([_read(group, axis, at_steps) for group in groups], axis)
     tested = [curve for curve in curves if len(curve.solved)]
     turned = iter(turning([curve.counts() for curve in tested]))
     rows = [_row(curve, axis, len(curve.solved) > 0 and next(turned)) for curve in curves]
@@ -80,16 +87,26 @@ def _numeric(axes: Sequence[AxisInfo], along: str) -> AxisInfo:
 
 
 def with_outcomes(trials: pl.LazyFrame, at_steps: int | None = None) -> pl.LazyFrame:
-    """Adds `_outcome`: solved or not, null where that is not known."""
+    """Adds `_outcome`: solved or not, null where that is not known.
+
+    A trial that reached the target counts as solved whatever came later: it may have diverged since (where
+    trials go on after solving) or been stopped. Otherwise diverged ones are unsolved, stopped ones
+    right-censored: unknown. Failed ones are unknown always. With `at_steps` a trial is solved if it was by
+    that step, and unsolved if it was trained that far or diverged; unknown, solved ones too, if its budget is
+    smaller: else only the solved ones of a curve would count. The learning rate must be constant for that,
+    which the caller checks.
+    """
     status, at = pl.col("status"), pl.col("solved_at_step")
+    usable = status != "failed"
     if at_steps is None:
-        solved = (status == "solved") | ((status == "stopped") & at.is_not_null())
+        solved = (status == "solved") | at.is_not_null()
         unsolved = status.is_in(["unsolved", "diverged"])
     else:
         solved = (at <= at_steps).fill_null(False)
         unsolved = (status == "diverged") | (pl.col("steps") >= at_steps)
+        usable &= (pl.col("budget") >= at_steps).fill_null(True)
     known = pl.when(solved).then(True).when(unsolved).then(False)
-    return trials.with_columns(_outcome=pl.when(status != "failed").then(known))
+    return trials.with_columns(_outcome=pl.when(usable).then(known))
 
 
 @dataclass(frozen=True)
@@ -103,10 +120,16 @@ class Curve:
     seed: Array  # [N]
     sizes: dict[str, Array]  # [N] each: n_hard, n_total
     sign: int
+    is_directed: bool
+    """Whether it is known that solving becomes more likely along the positions."""
+    tested: tuple[float, float] | tuple[None, None]
+    """The smallest and the largest value, in units of the axis."""
     failed: int
     finished: int
     steps: int | None
     control: float | None
+    why_unsolved: str | None
+    """What the control says of a curve that is too hard to solve."""
 
     def counts(self) -> Counts:
         position, column = np.unique(self.position, return_inverse=True)
@@ -121,53 +144,85 @@ def _read(rows: pl.DataFrame, axis: AxisInfo, at_steps: int | None) -> Curve:
     at_inf = rows.filter(known & np.isposinf(position))["_outcome"]
     used = rows.filter(known & np.isfinite(position))
     seed = used["seed"] if "seed" in used.columns else pl.zeros(len(used), eager=True)
-    budget = rows["budget"].max() if at_steps is None else at_steps
+    control = float(at_inf.mean()) if len(at_inf) else None  # type: ignore[arg-type]
+    values = _numbers(used[axis.name])
     return Curve(
         position=position[known & np.isfinite(position)],
         solved=_numbers(used["_outcome"]),
         seed=_numbers(seed),
         sizes={name: _numbers(used[name]) for name in COUNTS if name in used.columns},
         sign=1,
+        is_directed=True,
+        tested=(float(values.min()), float(values.max())) if len(values) else (None, None),
         failed=int((rows["status"] == "failed").sum()),
         finished=len(rows),
-        steps=int(budget) if isinstance(budget, int) else None,
-        control=float(at_inf.mean()) if len(at_inf) else None,  # type: ignore[arg-type]
+        steps=_budget(rows, axis, at_steps),
+        control=control,
+        why_unsolved=_why_unsolved(control) if axis.name == "data_size" else None,
     )
+
+
+def _budget(rows: pl.DataFrame, axis: AxisInfo, at_steps: int | None) -> int | None:
+    if axis.name == STEPS:
+        return None
+    budget = rows["budget"].max() if at_steps is None else at_steps
+    return budget if isinstance(budget, int) else None
+
+
+def _why_unsolved(control: float | None) -> str:
+    if control is None:
+        return "unknown: no control"
+    return "data" if control >= 0.5 else "steps"
 
 
 def _numbers(column: pl.Series) -> Array:
     return column.cast(pl.Float64).fill_null(math.nan).to_numpy()
 
 
-def _oriented(curves: list[Curve], along: str) -> list[Curve]:
-    """Curves turned so that solving becomes more likely. Each follows its own trend if that is clear, and the
-    trend of all curves otherwise; more data is always the better side.
-    """
-    if along == "data_size":
+def _oriented(curves: list[Curve], axis: AxisInfo) -> list[Curve]:
+    """Curves turned so that solving becomes more likely; more data is always the better side."""
+    if axis.name == "data_size":
         return curves
     trends = [_trend(curve) for curve in curves]
-    common = sum(trend for trend, _ in trends)
-    signs = [trend if abs(trend) > CLEAR_TREND * error else common for trend, error in trends]
-    return [
-        replace(curve, position=-curve.position, sign=-1) if sign < 0 else curve
-        for curve, sign in zip(curves, signs, strict=True)
-    ]
+    scores, errors = zip(*trends, strict=True) if trends else ((), ())
+    common = (math.fsum(scores), math.hypot(*errors))
+    return [_turned(curve, trend, common, axis) for curve, trend in zip(curves, trends, strict=True)]
 
 
-def _trend(curve: Curve) -> tuple[float, float]:
-    """The score of a linear trend of solving with position, and its standard error (Cochran and Armitage)."""
-    if not len(curve.solved):
+Trend = tuple[float, float]
+"""The score of a linear trend of solving with position, and its standard error."""
+
+
+def _turned(curve: Curve, own: Trend, common: Trend, axis: AxisInfo) -> Curve:
+    """By its own trend if that is clear, else by that of all curves, else by what is known of the axis. With
+    nothing known, a trend that is not clear has to do for a fit, but leaves the direction open.
+    """
+    known = DIRECTIONS.get(axis.name)
+    clear = [score for score, error in (own, common) if abs(score) > CLEAR_TREND * error]
+    better = next(iter([*clear, *([] if known is None else [known])]), None)
+    sign = better or own[0] or common[0]
+    turned = replace(curve, position=-curve.position, sign=-1) if sign < 0 else curve
+    return replace(turned, is_directed=better is not None)
+
+
+def _trend(curve: Curve) -> Trend:
+    """Of one curve (Cochran and Armitage)."""
+    rate = curve.solved.mean() if len(curve.solved) else 0.0
+    if rate in (0, 1):  # exactly none: rounding would make one
         return 0.0, 0.0
-    away, rate = curve.position - curve.position.mean(), curve.solved.mean()
+    away = curve.position - curve.position.mean()
     return float(away @ curve.solved), math.sqrt(float(away @ away) * rate * (1 - rate))
+
+
+Ends = tuple[float | None, float | None, float | None]
+"""Threshold, low, high."""
 
 
 @dataclass(frozen=True)
 class Estimate:
     """Where the threshold lies, in the positions of its curve; None where unknown."""
 
-    at: tuple[float | None, float | None, float | None] = (None, None, None)
-    """Threshold, low, high."""
+    at: Ends = (None, None, None)
     censored: Censored | None = None
     reason: str | None = None
     width: float | None = None
@@ -185,10 +240,29 @@ class Estimate:
 
 
 def _estimate(curve: Curve, turns: bool) -> Estimate:
-    if not len(curve.solved):
-        return Estimate(reason="no trials")
+    reason = _unidentified(curve)
+    if reason is not None:
+        return Estimate(reason=reason)
     if turns:
         return Estimate(reason="non-monotone", crossings=crossings(curve.counts()))
+    found = _fitted(curve)
+    if found.at[0] is not None or curve.is_directed:
+        return found
+    rate = curve.solved.mean()
+    undirected = {0.0: "nothing solved", 1.0: "everything solved"}.get(float(rate), "no direction")
+    return Estimate(reason=found.reason or undirected)
+
+
+def _unidentified(curve: Curve) -> str | None:
+    """Why its trials say nothing about where a threshold lies."""
+    if len(curve.solved):
+        return "one size only" if curve.tested[0] == curve.tested[1] else None
+    if curve.control is None:
+        return "no trials"
+    return "steps" if curve.why_unsolved == "steps" else "no finite size"
+
+
+def _fitted(curve: Curve) -> Estimate:
     fit = profile(Outcomes(curve.position, curve.solved > 0, curve.seed))
     first, last = float(curve.position.min()), float(curve.position.max())
     low, high = fit.interval()
@@ -196,12 +270,14 @@ def _estimate(curve: Curve, turns: bool) -> Estimate:
     high_inside = high if first <= high <= last else None
     if _never_half(fit, last):
         return Estimate((None, low_inside, None), reason="lapse")
-    if fit.best > last:
+    # Within a step of the grid of an end, half solve at that end: a threshold there is tested.
+    if fit.best > last + STEP:
         bound = last if low > last else low_inside
-        return Estimate((None, bound, None), "above", _why_unsolved(curve.control))
-    if fit.best < first:
+        return Estimate((None, bound, None), "above", curve.why_unsolved)
+    if fit.best < first - STEP:
         return Estimate((None, None, first if high < first else high_inside), "below")
-    return Estimate((fit.best, low_inside, high_inside), width=fit.width, lapse=fit.lapse)
+    threshold = min(max(fit.best, first), last)
+    return Estimate((threshold, low_inside, high_inside), width=fit.width, lapse=fit.lapse)
 
 
 def _never_half(fit: Profile, last: float) -> bool:
@@ -210,12 +286,6 @@ def _never_half(fit: Profile, last: float) -> bool:
     """
     inside, beyond = fit.loglik[fit.t <= last], fit.loglik[fit.t > last]
     return bool(fit.loglik_without > max(inside.max(), beyond.max() + CLEARLY_BETTER))
-
-
-def _why_unsolved(control: float | None) -> str:
-    if control is None:
-        return "unknown: no control"
-    return "data" if control >= 0.5 else "steps"
 
 
 def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
@@ -228,15 +298,19 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
 
     row: dict[str, object] = {"along": axis.name} | dict(zip(BOUNDS, map(value, found.at), strict=True))
     for column, sizes in curve.sizes.items():
-        ends = [_size(at, position, sizes, is_log=axis.scale != "linear") for at in found.at]
+        ends = _sizes(found.at, position, sizes, is_log=axis.scale != "linear")
         row |= {f"{bound}_{COUNTS[column]}": end for bound, end in zip(BOUNDS, ends, strict=True)}
     return row | {
         "censored": found.censored,
         "reason": found.reason,
         "width": None if found.width is None else found.width * scale,
         "lapse": found.lapse,
+        "tested_low": curve.tested[0],
+        "tested_high": curve.tested[1],
         "trials": len(curve.solved),
+        "solved": int(curve.solved.sum()),
         "failed": curve.failed,
+        "finished": curve.finished,
         "flagged": curve.failed > FLAG_FAILED_FRACTION * curve.finished,
         "monotone": not turns if len(curve.solved) else None,
         "lower_crossing": value(found.crossings[0]),
@@ -246,16 +320,24 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
     }
 
 
-def _size(at: float | None, position: Array, sizes: Array, *, is_log: bool) -> float | None:
-    """The number of examples at a position between trials, interpolated (on a log axis, its logarithm)."""
+def _sizes(at: Ends, position: Array, sizes: Array, *, is_log: bool) -> Ends:
+    """Threshold, low and high as numbers of examples: between trials interpolated (on a log axis, their
+    logarithm). Low stays the smaller one where sizes fall along the axis.
+    """
     usable = np.isfinite(sizes) & ((sizes > 0) | (not is_log))
-    if at is None or not usable.any():
-        return None
+    if not usable.any():
+        return None, None, None
     places, column = np.unique(position[usable], return_inverse=True)
     heights = np.log(sizes[usable]) if is_log else sizes[usable]
     mean = np.bincount(column, weights=heights) / np.bincount(column)
-    height = float(np.interp(at, places, mean))
-    return math.exp(height) if is_log else height
+
+    def size(place: float | None) -> float | None:
+        height = None if place is None else float(np.interp(place, places, mean))
+        return height if height is None or not is_log else math.exp(height)
+
+    threshold, low, high = map(size, at)
+    falls = mean[-1] < mean[0] if low is None or high is None else high < low
+    return (threshold, high, low) if falls else (threshold, low, high)
 
 
 def _schema(trials: pl.DataFrame) -> dict[str, pl.DataType]:
@@ -265,8 +347,8 @@ def _schema(trials: pl.DataFrame) -> dict[str, pl.DataType]:
         "along": text,
         **dict.fromkeys(BOUNDS, number),
         **dict.fromkeys(("censored", "reason"), text),
-        **dict.fromkeys((*sizes, "width", "lapse"), number),
-        **dict.fromkeys(("trials", "failed"), count),
+        **dict.fromkeys((*sizes, "width", "lapse", "tested_low", "tested_high"), number),
+        **dict.fromkeys(("trials", "solved", "failed", "finished"), count),
         **dict.fromkeys(("flagged", "monotone"), flag),
         **dict.fromkeys(("lower_crossing", "upper_crossing"), number),
         "steps": count,

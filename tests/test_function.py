@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from trainers.base import Outcome, Resources, TrialSpec
-from trainers.function import FunctionTrainer, run_trial
+from trainers.function import FunctionTrainer, _own_modules, run_trial
 
 RULE = {"metric": "accuracy", "at_least": 0.9, "consecutive": 1}
 Report = Callable[..., None]
@@ -111,6 +111,25 @@ def test_version_is_declared_or_the_source_hashed(tmp_path: Path, monkeypatch: p
         del sys.modules[f"versioned_{i}"]
     assert versions[0] != versions[1]
     assert versions[2] == "7"
+
+
+def test_version_covers_the_modules_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Editing a helper that the module imports, directly or not, is a new version too."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    versions = []
+    for i, value in enumerate((1, 1, 2)):
+        (tmp_path / f"deep_{i}.py").write_text(f"VALUE = {value}\n")
+        (tmp_path / f"helper_{i}.py").write_text(
+            f"from deep_{i} import VALUE\nimport deep_{i}\ndef help_(): return VALUE\n"
+        )
+        (tmp_path / f"beside_{i}.py").write_text(
+            f"from helper_{i} import help_\ndef train(config, report): help_()\n"
+        )
+        version = FunctionTrainer.load(f"beside_{i}:train").version({})
+        names = [module.__name__ for module in _own_modules(sys.modules[f"beside_{i}"])]
+        assert names == [f"beside_{i}", f"deep_{i}", f"helper_{i}"]
+        versions.append(version)
+    assert len(set(versions)) == 3
 
 
 @pytest.mark.parametrize(

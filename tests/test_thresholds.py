@@ -12,8 +12,8 @@ import pytest
 
 from orchestrator.axis import AxisInfo
 from orchestrator.monotone import Counts, crossings, isotonic, statistic, turning
-from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile
-from orchestrator.thresholds import thresholds
+from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile, student
+from orchestrator.thresholds import thresholds, with_outcomes
 
 HALF_OCTAVES = [float(round(2**u)) for u in np.arange(6, 12.1, 0.5)]
 BUDGET = 1500
@@ -85,8 +85,12 @@ def test_sharp_curve_gives_a_threshold_between_the_last_unsolved_and_the_first_s
         "censored": None,
         "reason": None,
         "lapse": 0.0,
+        "tested_low": 64.0,
+        "tested_high": 4096.0,
         "trials": 65,
+        "solved": 35,
         "failed": 0,
+        "finished": 70,
     }
     expected |= {"flagged": False, "monotone": True, "lower_crossing": None, "upper_crossing": None}
     assert expected | {"steps": BUDGET, "control": 1.0} == row
@@ -119,7 +123,7 @@ def test_infinite_data_is_in_no_fit() -> None:
         only(curve(above(500)) + curve(above(math.nan), [math.inf])),
         only(curve(above(500))),
     )
-    assert without | {"control": 0.0} == with_control
+    assert without | {"control": 0.0, "finished": 70} == with_control
 
 
 def test_threshold_is_where_half_solve_not_the_midpoint_of_the_rise() -> None:
@@ -152,15 +156,15 @@ def test_failed_trials_are_left_out_counted_and_flagged_beyond_five_percent() ->
     rows = curve(above(500))
     few = [trial(1e3, 100 + i, "failed") for i in range(3)]
     many = [trial(1e3, 100 + i, "failed") for i in range(4)]
-    assert only(rows) | {"failed": 3} == only(rows + few)
-    assert only(rows) | {"failed": 4, "flagged": True} == only(rows + many)
+    assert only(rows) | {"failed": 3, "finished": 68} == only(rows + few)
+    assert only(rows) | {"failed": 4, "finished": 69, "flagged": True} == only(rows + many)
 
 
 def test_stopped_trials_are_left_out_unless_they_had_solved() -> None:
     """Being stopped early says nothing about what would have come later."""
     rows = curve(above(500))
     stopped = [trial(4096.0, 9, "stopped")]
-    assert only(rows) == only(rows + stopped)
+    assert only(rows) | {"finished": 66} == only(rows + stopped)
     had_solved = [row | {"status": "stopped"} if row["status"] == "solved" else row for row in rows]
     assert only(rows) == only(had_solved)
 
@@ -174,10 +178,43 @@ def test_smaller_budget_counts_only_what_had_solved_by_then() -> None:
     assert (1000, True) == (half["steps"], 724 < half["threshold"] < 1024)
 
 
-def test_budget_beyond_what_was_trained_knows_no_unsolved_trial() -> None:
-    """A trial that ended after 1500 steps is not unsolved after 3000."""
-    row = only(curve(above(math.inf)), at_steps=3000)
-    assert ("no trials", 0, None) == (row["reason"], row["trials"], row["monotone"])
+@pytest.mark.parametrize("size", [0, 500, math.inf])
+def test_budget_beyond_what_was_trained_knows_no_outcome(size: float) -> None:
+    """After 1500 steps nothing is known of 3000, of solved trials either: half a curve would be a false one."""
+    row = only(curve(above(size)), at_steps=3000)
+    assert ("no trials", 0, None, None) == _get_tuple(row, "reason", "trials", "monotone", "censored")
+
+
+def test_trials_of_a_smaller_budget_leave_those_of_a_larger_one_alone() -> None:
+    """At a step that only some trials were allowed to reach, the others are not there."""
+    small = [row | {"budget": 800, "steps": 800, "seed": row["seed"] + 5} for row in curve(above(1000))]
+    mixed = only(curve(above(250)) + small, at_steps=1000)
+    assert only(curve(above(250)), at_steps=1000) | {"finished": 130} == mixed
+
+
+def outcome(status: str, at: int | None, at_steps: int | None) -> bool | None:
+    row = pl.LazyFrame(
+        [(status, at, 1200, 1500)],
+        schema={"status": pl.String, "solved_at_step": pl.Int64, "steps": pl.Int64, "budget": pl.Int64},
+        orient="row",
+    )
+    found: bool | None = with_outcomes(row, at_steps).collect()["_outcome"][0]
+    return found
+
+
+@pytest.mark.parametrize("status", ["solved", "diverged", "stopped"])
+@pytest.mark.parametrize("at_steps", [None, 1500, 700])
+def test_trial_that_reached_the_target_has_solved_whatever_came_later(
+    status: str, at_steps: int | None
+) -> None:
+    """Diverging or being stopped after step 700 does not undo it, with a budget named or without."""
+    assert outcome(status, 700, at_steps) is True
+
+
+def test_trials_that_never_reached_the_target() -> None:
+    """Diverged ones are unsolved at any budget, stopped ones as far as they went, failed ones unknown."""
+    expected = {"diverged": [False, False], "stopped": [None, False], "failed": [None, None]}
+    assert expected == {status: [outcome(status, None, at) for at in (None, 1000)] for status in expected}
 
 
 def test_row_order_does_not_matter() -> None:
@@ -231,6 +268,116 @@ def test_solving_may_become_rarer_along_other_axes() -> None:
     assert [2 < low < 2.5 < high < 3 for low, high in table.select("low", "high").rows()[:1]] == [True]
 
 
+def along_axis(name: str, rates: dict[int, Sequence[int]], **others: Any) -> pl.DataFrame:
+    """Curves along an axis 1, 2, ..: per depth, how many of three seeds solve at each value."""
+    values = tuple(range(1, 1 + max(map(len, rates.values()))))
+    rows = [
+        trial(64.0, seed, "solved" if seed < n else "unsolved", **{name: x, "other": other})
+        for other, counts in rates.items()
+        for x, n in enumerate(counts, start=1)
+        for seed in range(3)
+    ]
+    axis, other = AxisInfo(name, "linear", values), AxisInfo("other", "linear", tuple(rates))
+    return found(rows, axis, other, AxisInfo("data_size", "log2", (64.0,)), along=name, **others)
+
+
+OPEN = ("censored", "reason", "threshold", "low", "high", "tested_low", "tested_high", "solved")
+
+
+@pytest.mark.parametrize(("n", "reason"), [(0, "nothing solved"), (3, "everything solved")])
+def test_direction_that_nothing_tells_leaves_the_side_open(n: int, reason: str) -> None:
+    """Along an axis of which nothing is known, all failing (or solving) may be too little or too much."""
+    table = along_axis("lr", {1: [n] * 5, 2: [n] * 5})
+    row = (None, reason, None, None, None, 1.0, 5.0, 5 * n)
+    assert [row, row] == table.select(OPEN).rows()
+
+
+def test_direction_that_chance_tells_leaves_the_side_open() -> None:
+    """A trend within its standard error puts no other curve on a side, nor its own."""
+    table = along_axis("lr", {1: [0] * 5, 2: [0, 0, 1, 0, 0], 3: [0, 0, 0, 1, 0]})
+    assert ["nothing solved", "no direction", "no direction"] == table["reason"].to_list()
+    assert [None] * 3 == table["censored"].to_list()
+
+
+@pytest.mark.parametrize(
+    ("name", "sides"), [("depth", "above below"), ("width", "above below"), ("k", "below above")]
+)
+def test_known_direction_tells_the_side(name: str, sides: str) -> None:
+    """More depth and width help, more hops are harder: without any trend a curve is censored that way."""
+    table = along_axis(name, {1: [0] * 5}), along_axis(name, {1: [3] * 5})
+    assert sides.split() == [one["censored"][0] for one in table]
+    assert [None, None] == [one["reason"][0] for one in table]
+
+
+def test_clear_trend_of_the_others_tells_the_side() -> None:
+    """Where other curves fall along the axis, one that never solves has its threshold below it."""
+    table = along_axis("lr", {1: [0] * 5, 2: [3, 3, 3, 0, 0], 3: [3, 3, 0, 0, 0]})
+    assert ["below", None, None] == table["censored"].to_list()
+    assert [None, 3.5, 2.5] == [t and round(t, 1) for t in table["threshold"]]
+
+
+def test_budget_is_no_property_of_a_curve_along_it() -> None:
+    """Along train.steps the budget itself is searched; `data` and `steps` are reasons along data_size only."""
+    table = along_axis("train.steps", {1: [0, 0, 0, 3, 3], 2: [0, 0, 0, 0, 0]})
+    assert [None, None] == table["steps"].to_list()
+    assert [(None, None), ("above", None)] == table.select("censored", "reason").rows()
+
+
+@pytest.mark.parametrize(
+    ("statuses", "reason"),
+    [(["solved"] * 3, "no finite size"), (["unsolved"] * 3, "steps"), (["failed"] * 3, "no trials")],
+)
+def test_curve_with_nothing_but_its_control_says_what_that_says(statuses: list[str], reason: str) -> None:
+    """An unsolved control blames the steps; a solved one leaves the sizes to be tried."""
+    row = only([trial(math.inf, seed, status) for seed, status in enumerate(statuses)])
+    assert (reason, None, 0, None) == _get_tuple(row, "reason", "censored", "trials", "tested_low")
+
+
+@pytest.mark.parametrize("solving", [0, 3, 6])
+def test_one_size_has_no_threshold_on_either_side(solving: int) -> None:
+    """A single size cannot place a threshold, however many solve there."""
+    row = only(curve(lambda _, seed: seed < solving, [256.0], seeds=6))
+    assert ("one size only", None, None, None, 256.0) == _get_tuple(
+        row, "reason", "censored", "low", "high", "tested_low"
+    )
+
+
+@pytest.mark.parametrize(("first", "last", "threshold"), [(2, 4, 64.0), (0, 2, 4096.0)])
+def test_half_solving_at_an_end_is_a_threshold_there(first: int, last: int, threshold: float) -> None:
+    """Two of four at the first or the last size: the threshold is that size, not beyond it."""
+    ends = {64.0: first, 4096.0: last}
+    middle = 4 if first else 0
+    row = only(curve(lambda x, seed: seed < ends.get(x, middle), seeds=4))
+    assert (None, None) == _get_tuple(row, "censored", "reason")
+    assert threshold == pytest.approx(row["threshold"], rel=0.07)
+    assert 64 <= row["threshold"] <= 4096
+
+
+def test_tested_ends_are_those_of_the_curve() -> None:
+    """A curve that ends early says where."""
+    row = only(curve(above(math.inf), [64.0, 100.0, 128.0]))
+    assert (64.0, 128.0) == _get_tuple(row, "tested_low", "tested_high")
+
+
+@pytest.mark.parametrize(("limit", "none"), [(0.45, None), (0.15, "high_hard"), (0.75, "low_hard")])
+def test_interval_in_examples_is_ordered_where_those_fall_along_the_axis(
+    limit: float, none: str | None
+) -> None:
+    """Hard examples fall as their easy share grows, and so low and high trade places."""
+    shares = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    rows = [
+        trial(64.0, seed, "solved" if e > limit else "unsolved", easy=e, n_hard=1000 * (1 - e))
+        for e in shares
+        for seed in range(2 if none else 5)
+    ]
+    size = AxisInfo("data_size", "log2", (64.0,))
+    row = found(rows, AxisInfo("easy", "linear", tuple(shares)), size, along="easy").row(0, named=True)
+    low, mid, high = (row[f"{end}_hard"] for end in ("low", "threshold", "high"))
+    assert mid == pytest.approx(1000 * (1 - row["threshold"]))
+    assert [low is None, high is None] == [none == "low_hard", none == "high_hard"]
+    assert (low or 0) < mid < (high or 1001)
+
+
 def test_curve_that_turns_around_has_two_crossings_and_no_threshold() -> None:
     """Solved from 128 on, and no more from 1448 on: that is said, not averaged."""
     row = only(curve(lambda x, _: 128 <= x < 1400))
@@ -263,6 +410,14 @@ def test_only_numeric_axes_have_thresholds(along: str) -> None:
     """The message names the axis that was asked for and those that could have been."""
     with pytest.raises(ValueError, match=f"no threshold along '{along}': the numeric axes are data_size"):
         found([], AxisInfo("optimizer", "category", ("a", "b")), along=along)
+
+
+@pytest.mark.parametrize(
+    ("df", "quantile"), [(1, 12.7062), (2, 4.30265), (3, 3.18245), (4, 2.77645), (9, 2.26216), (99, 1.98422)]
+)
+def test_quantiles_are_those_of_students_table(df: int, quantile: float) -> None:
+    """Exact for one and two degrees of freedom, within 0.4 % beyond."""
+    assert quantile == pytest.approx(student(df), rel=1e-5 if df < 3 else 4e-3)
 
 
 def test_cutoff_tends_to_that_of_the_chi_squared_distribution() -> None:

@@ -8,7 +8,8 @@
                 report(step, loss=loss, accuracy=accuracy)
 
 Its trials run one after the other in a warm worker. `train.trainer_version = "2"` (or `trainer_version` in the
-module) says when results change; without it the module's source is hashed.
+module) says when results change. Without it the source of the module is hashed, and of the modules beside it that
+it imports at its top; what it imports elsewhere, or only inside functions, is not seen.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import copy
 import hashlib
 import importlib
 import inspect
+import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from trainers.base import Config, Outcome, Problem, Resources, Status, TrialSpec
@@ -65,8 +68,9 @@ class FunctionTrainer:
             declared = getattr(owner, "trainer_version", None)
             if declared is not None:
                 return str(declared)
-        source = inspect.getsource(module if module is not None else self.function)
-        return hashlib.sha256(source.encode()).hexdigest()[:16]
+        if module is None or module.__file__ is None:
+            return _digest(inspect.getsource(self.function))
+        return _digest(*(inspect.getsource(own) for own in _own_modules(module)))
 
     def problems(self, config: Config) -> list[Problem]:
         return []
@@ -91,6 +95,28 @@ class FunctionTrainer:
         on_active: Callable[[Sequence[str]], None],
     ) -> FunctionTraining:
         return FunctionTraining(self.function, trials, on_active)
+
+
+def _digest(*sources: str) -> str:
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
+
+
+def _own_modules(module: ModuleType) -> list[ModuleType]:
+    """The module and what it has imported from the same folder or package, and what those have, by name."""
+    assert module.__file__ is not None
+    root = Path(module.__file__).resolve().parents[module.__name__.count(".")]
+    found, waiting = {module.__name__: module}, [module]
+    while waiting:
+        for value in vars(waiting.pop()).values():
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            other = sys.modules.get(name) if isinstance(name, str) else None
+            path = getattr(other, "__file__", None)
+            if other is None or other.__name__ in found or not path or not path.endswith(".py"):
+                continue
+            if root in Path(path).resolve().parents and "site-packages" not in path:
+                found[other.__name__] = other
+                waiting.append(other)
+    return [found[name] for name in sorted(found)]
 
 
 class FunctionTraining:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -51,15 +52,12 @@ def test_packed_equals_solo(slots: int) -> None:
     packed = finish(start(specs(*MIXED), slots))
     for trial in specs(*MIXED):
         solo = finish(start([trial]))[trial.trial_id]
-        points = (
-            zip(solo["curve"][:5], packed[trial.trial_id]["curve"][:5], strict=True) if solo["curve"] else ()
-        )
-        for expected, got in points:
+        assert solo["curve"]
+        for expected, got in zip(solo["curve"][:5], packed[trial.trial_id]["curve"][:5], strict=True):
             assert expected["step"] == got["step"]
             for name in ("train_loss", "test_loss"):
-                assert got[name] == (
-                    None if expected[name] is None else pytest.approx(expected[name], abs=1e-5)
-                )
+                loss = expected[name]
+                assert got[name] == (None if loss is None else pytest.approx(loss, abs=1e-5))
         assert solo["values"]["hard_seen"] == packed[trial.trial_id]["values"]["hard_seen"]
 
 
@@ -91,14 +89,36 @@ def test_same_pack_same_bits() -> None:
 
 
 def test_an_unusable_checkpoint_is_refused(tmp_path: Path) -> None:
-    """A checkpoint of other trials, or a damaged one, is told apart from a mistake in the training."""
+    """A checkpoint of other trials, a cut one, one with a flipped bit, or any other file: never a mistake of the
+    training, never taken for whole."""
     content = start(specs(MIXED[0])).save()
-    (tmp_path / "other").write_bytes(content)
-    (tmp_path / "damaged").write_bytes(content[:1000])
+    (tmp_path / "checkpoint").write_bytes(content)
     with pytest.raises(UnusableCheckpoint, match="belongs to another pack"):
-        start(specs(*MIXED), None, tmp_path / "other")
-    with pytest.raises(UnusableCheckpoint, match="damaged: "):
-        start(specs(MIXED[0]), None, tmp_path / "damaged")
+        start(specs(*MIXED), None, tmp_path / "checkpoint")
+    buffer = io.BytesIO()
+    torch.save([1], buffer)
+    for other in (content[:1000], b"", b"text", buffer.getvalue()):
+        (tmp_path / "checkpoint").write_bytes(other)
+        with pytest.raises(UnusableCheckpoint):
+            start(specs(MIXED[0]), None, tmp_path / "checkpoint")
+
+
+def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
+    """Wherever a bit flips in the numbers of a checkpoint, it is refused; in the padding it does no harm."""
+    training = start(specs(MIXED[0]))
+    content = training.save()
+    n_refused = 0
+    for at in range(100, len(content), len(content) // 60):
+        flipped = bytearray(content)
+        flipped[at] ^= 16
+        (tmp_path / "checkpoint").write_bytes(flipped)
+        try:
+            loaded = start(specs(MIXED[0]), None, tmp_path / "checkpoint")
+        except UnusableCheckpoint:
+            n_refused += 1
+        else:
+            assert torch.equal(loaded.params, training.params)
+    assert n_refused > 40
 
 
 def test_a_diverging_trial_ends_alone() -> None:
@@ -142,26 +162,27 @@ def test_an_easy_setting_is_learned_and_an_impossible_one_is_not() -> None:
 
 @pytest.mark.slow
 def test_solve_rates_do_not_depend_on_packing() -> None:
-    """Over 100 trials near the threshold, as many are solved packed as solo (paired, exact sign test)."""
+    """Training amplifies rounding, so single trials near the threshold flip; their solve rate does not move
+    (100 pairs, exact sign test). On some processors packing does not even change the rounding, so the packed
+    trials begin with an error a hundred times as large, which does flip some."""
     trials = specs(
         *(
             config(
                 seed=seed,
                 task={"n": 5, "k": 1, "data_size": 150.0, "eval_size": 64},
-                train={"steps": 150, "batch_size": 32, "eval_every": 25},
+                train={"steps": 250, "batch_size": 32, "eval_every": 25, "lr": 1e-2},
                 model={"width": 16},
             )
             for seed in range(100)
         )
     )
-    packed = finish(start(trials, 25))
+    packed = start(trials, 100)
+    noise = torch.randn(packed.params.shape, generator=torch.Generator().manual_seed(0))
+    packed.params *= 1 + 1e-5 * noise
     solo = {trial.trial_id: finish(start([trial]))[trial.trial_id] for trial in trials}
-    solved = {
-        name: {i for i, row in rows.items() if row["status"] == "solved"}
-        for name, rows in (("packed", packed), ("solo", solo))
-    }
-    gained, lost = len(solved["packed"] - solved["solo"]), len(solved["solo"] - solved["packed"])
-    assert 10 <= len(solved["solo"]) <= 90, "the setting must be near its threshold, or the test says nothing"
-    n_flipped = gained + lost
-    tail = sum(math.comb(n_flipped, i) for i in range(min(gained, lost) + 1)) / 2**n_flipped
+    solved = [{i for i, row in rows.items() if row["status"] == "solved"} for rows in (finish(packed), solo)]
+    gained, lost = len(solved[0] - solved[1]), len(solved[1] - solved[0])
+    assert 10 <= len(solved[1]) <= 90, "the setting must be near its threshold, or the test says nothing"
+    assert gained + lost > 0, "nothing flipped: the test says nothing"
+    tail = sum(math.comb(gained + lost, i) for i in range(min(gained, lost) + 1)) / 2 ** (gained + lost)
     assert tail > 0.005

@@ -42,7 +42,8 @@ class Reference(nn.Module):
         heads, width = self.model.heads, self.model.width
         h = self.norm(x, f"{i}.attention.gain", f"{i}.attention.norm_bias")
         q = h @ self.w[f"{i}.q"] + self.w[f"{i}.q_bias"]
-        k, v = (h @ self.w[f"{i}.kv"] + self.w[f"{i}.kv_bias"]).chunk(2, -1)
+        k, v = (h @ self.w[f"{i}.kv"]).chunk(2, -1)
+        v = v + self.w[f"{i}.v_bias"]
         q, k, v = (t.view(t.shape[0], LENGTH, heads, width // heads).transpose(1, 2) for t in (q, k, v))
         if self.model.positions == "rope":
             q, k = self.rotate(q), self.rotate(k)

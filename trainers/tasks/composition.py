@@ -14,6 +14,7 @@ from trainers.tasks.mixture import Mixture, apportion, exact, round_half_up
 if TYPE_CHECKING:
     from trainers.tasks.base import PackData, Task
 
+MAX_POOL_BYTES = 1e9
 MAX_N = 20
 """20! is below 2^62: one permutation is one int64 digit."""
 
@@ -76,7 +77,7 @@ class Composition:
     """Examples in each evaluation set (half the inputs there are, if that is fewer)."""
 
     def __post_init__(self) -> None:
-        problems = [*self._value_problems(), *self._combination_problems()]
+        problems = [*self._value_problems(), *self._combination_problems()] or self._size_problems()
         if problems:
             raise ValueError("; ".join(problems))
 
@@ -111,6 +112,14 @@ class Composition:
             ),
         ]
         return [message for wrong, message in checks if wrong]
+
+    def _size_problems(self) -> list[str]:
+        """A pool lies in memory, once for each trial under training."""
+        n_bytes = 0 if self.is_infinite else self.data_size * (self.sequence_length + self.n_answers)
+        if n_bytes <= MAX_POOL_BYTES:
+            return []
+        size = f"a pool of {self.data_size:,.0f} examples takes {n_bytes / 1e9:.1f} GB for each trial"
+        return [f"{size}, more than {MAX_POOL_BYTES / 1e9:.0f}; data_size: inf draws fresh ones"]
 
     @property
     def sequence_length(self) -> int:

@@ -124,7 +124,7 @@ class CompositionData:
         ranks = draw_ranks(random.key(seeds["task"], "composition hidden"), task.n, torch.arange(k), 0)
         rows.hidden[slot] = unrank(ranks, task.n).to(self.device)
         rows.draw_key[slot] = random.key(seeds["order"], "composition draw")
-        rows.fresh_key[slot] = random.key(seeds["order"], "composition fresh")
+        rows.fresh_key[slot] = random.key(seeds["data"], "composition fresh")
         rows.shuffle_key[slot] = random.key(seeds["order"], "composition shuffle")
         sizes = (0,) * k if task.is_infinite else task.pool_sizes
         shares = task.batch_shares

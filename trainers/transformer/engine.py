@@ -8,8 +8,11 @@ So all slots are between two evaluations at the same time, and nothing waits for
 from __future__ import annotations
 
 import io
+import math
 import pickle
 import time
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,8 +31,14 @@ from trainers.transformer.optimizer import AdamW, Settings
 CPU_SLOTS = 8
 """On a CPU a step costs the same per trial from 1 to 8 slots and more beyond 16."""
 CUDA_SLOTS = 256
-EVALUATION_TOKENS = 1 << 18
-"""Tokens (over all slots) of one chunk of an evaluation; bounds its memory."""
+CUDA_GRID = 65_535
+CPU_EVALUATION_TOKENS, CUDA_EVALUATION_TOKENS = 1 << 14, 1 << 18
+"""Tokens (over all slots) of one chunk of an evaluation; bounds its memory. On a CPU 2^14 still fits the caches:
+a third faster than 2^18."""
+
+
+_UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, NotImplementedError)
+"""What a damaged archive raises, beside what any file does."""
 
 
 @dataclass
@@ -63,12 +72,11 @@ class PackTraining:
         self.trials, self.device, self.on_active = trials, resources.device, on_active
         self.threads: int = saved["threads"] if saved else resources.threads
         torch.set_num_threads(self.threads)
-        default_slots = CUDA_SLOTS if self.device.startswith("cuda") else CPU_SLOTS
-        n_slots = saved["n_slots"] if saved else min(resources.slots or default_slots, len(trials))
-        self.n_slots: int = n_slots
-        self.tasks = [task_of(trial.config) for trial in trials]
         train = trials[0].config["train"]
         self.batch_size: int = train["batch_size"]
+        n_slots = saved["n_slots"] if saved else min(resources.slots or self._default_slots(), len(trials))
+        self.n_slots: int = n_slots
+        self.tasks = [task_of(trial.config) for trial in trials]
         self.eval_every: int = train["eval_every"]
         task = self.tasks[0]
         self.model = PackedTransformer(
@@ -90,6 +98,10 @@ class PackTraining:
     @property
     def is_finished(self) -> bool:
         return not self.slots
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.startswith("cuda")
 
     @property
     def active(self) -> list[str]:
@@ -135,6 +147,12 @@ class PackTraining:
         buffer = io.BytesIO()
         torch.save(state, buffer)
         return buffer.getvalue()
+
+    def _default_slots(self) -> int:
+        if not self.is_cuda:
+            return CPU_SLOTS
+        # Attention folds slots into its batch, which CUDA's grid bounds (pytorch/pytorch#142228).
+        return max(1, min(CUDA_SLOTS, CUDA_GRID // self.batch_size))
 
     def _restore(self, saved: Mapping[str, Any]) -> None:
         self.next_trial = saved["next_trial"]
@@ -210,7 +228,8 @@ class PackTraining:
     def _evaluate(self) -> tuple[dict[str, list[float]], Tensor]:
         """Metrics by name, one value per slot, and where `[S]` every loss was finite."""
         tokens, targets = self.data.evaluation()  # [S, E, T], [S, E, Q]
-        chunk = max(1, EVALUATION_TOKENS // (tokens.shape[0] * tokens.shape[2]))
+        limit = CUDA_EVALUATION_TOKENS if self.is_cuda else CPU_EVALUATION_TOKENS
+        chunk = max(1, limit // (tokens.shape[0] * tokens.shape[2]))
         losses, corrects = [], []
         for tokens_part, targets_part in zip(tokens.split(chunk, 1), targets.split(chunk, 1), strict=True):
             logits = self.model(self.params, tokens_part.long())
@@ -242,7 +261,7 @@ class PackTraining:
             "steps": slot.step,
             "budget": trial.config["train"]["steps"],
             "examples_seen": examples_seen,
-            "epochs": examples_seen / sizes["n_total"],
+            "epochs": examples_seen / sizes["n_total"] if math.isfinite(sizes["n_total"]) else None,
             "n_params": self.model.n_params,
             "train_s": slot.train_s,
         }
@@ -266,12 +285,15 @@ class PackTraining:
 def _load(checkpoint: Path, trials: Sequence[TrialSpec]) -> dict[str, Any]:
     """What `PackTraining.save` gave for these trials. Raises UnusableCheckpoint."""
     try:
-        saved: dict[str, Any] = torch.load(checkpoint, weights_only=True, map_location="cpu")
-    except (OSError, RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        with zipfile.ZipFile(checkpoint) as archive:  # torch writes checksums, but does not read them
+            damaged = archive.testzip()
+        saved = torch.load(checkpoint, weights_only=True, map_location="cpu") if damaged is None else {}
+        trial_ids = saved.get("trial_ids")
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, *_UNREADABLE) as error:
         raise UnusableCheckpoint(f"{checkpoint}: {error}") from error
-    if saved["trial_ids"] != [trial.trial_id for trial in trials]:
-        raise UnusableCheckpoint(f"{checkpoint}: belongs to another pack")
-    return saved
+    if trial_ids != [trial.trial_id for trial in trials]:
+        raise UnusableCheckpoint(f"{checkpoint}: {'damaged' if damaged else 'belongs to another pack'}")
+    return dict(saved)
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:

@@ -89,7 +89,9 @@ class PackedTransformer:
         heads = self.model.heads
         h = _norm(x, weights[f"{i}.attention.gain"], weights[f"{i}.attention.norm_bias"])
         q = _linear(h[:, :, length - n_out :], weights[f"{i}.q"], weights[f"{i}.q_bias"])
-        k, v = _linear(h, weights[f"{i}.kv"], weights[f"{i}.kv_bias"]).chunk(2, dim=-1)
+        # Keys have no bias: softmax cancels it, and Adam would turn the rounding of its gradient into steps.
+        v_bias = F.pad(weights[f"{i}.v_bias"], (width, 0))  # [S, 2 D], zero for keys
+        k, v = _linear(h, weights[f"{i}.kv"], v_bias).chunk(2, dim=-1)
         q, k, v = (t.reshape(slots * batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
         if self.model.positions == "rope":
             q, k = _rotate(q, length - n_out), _rotate(k, 0)
@@ -124,7 +126,8 @@ def _weights(model: Model, vocab_size: int, sequence_length: int) -> Iterator[We
     for i in range(model.depth):
         yield from _norm_weights(f"{i}.attention.gain", f"{i}.attention.norm_bias", width)
         yield from _linear_weights(f"{i}.q", width, width, fan_in)
-        yield from _linear_weights(f"{i}.kv", width, 2 * width, fan_in)
+        yield Weight(f"{i}.kv", (width, 2 * width), fan_in)
+        yield Weight(f"{i}.v_bias", (width,), 0.0)
         yield from _linear_weights(f"{i}.out", width, width, fan_in * residual)
         if not model.attention_only:
             yield from _norm_weights(f"{i}.mlp.gain", f"{i}.mlp.norm_bias", width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -37,10 +37,6 @@ class Settings:
             weight_decay=column([t["weight_decay"] for t in trains]),
             clip=column([math.inf if t["clip"] is None else t["clip"] for t in trains]),
         )
-
-    def keep(self, slots: Tensor) -> Settings:
-        """The settings of these slots only."""
-        return Settings(**{f.name: getattr(self, f.name)[slots] for f in fields(self)})
 
     def lr_at(self, step: Tensor) -> Tensor:
         """Learning rate `[S, 1]` of the step that follows `step` `[S, 1]` finished ones."""
