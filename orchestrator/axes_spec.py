@@ -194,7 +194,7 @@ class AxisReader:
             return Fault((key,), "is no name for an axis", "printable text, dots between section and field")
         if path[0] in CONFIG_KEYS:
             return Fault((key,), "is no name for an axis: every config has a value of this name")
-        if key in ROW_COLUMNS:
+        if key.lower() in ROW_COLUMNS:  # DuckDB does not tell cases apart
             return Fault((key,), "is no name for an axis: every row has a column of this name")
         return key, path
 
@@ -232,6 +232,8 @@ class AxisReader:
 
 def column_value(value: Any, dtype: pl.DataType) -> Any:
     """A config's value as a column of this type holds it: lists and mappings as JSON, null as it is."""
+    if isinstance(value, str) and dtype != pl.String:
+        return None  # `easy_fraction: uniform` has no place on an axis of numbers
     if value is None or isinstance(value, str):
         return value
     if dtype == pl.String:

@@ -76,7 +76,7 @@ def launch(
     sweep = load_sweep(sweep_file, overrides)
     target = run_dir or Path("runs") / sweep.name
     if not quiet or dry_run:
-        print(describe(sweep, target, reconcile(sweep, target)), flush=True)
+        print(describe(sweep, target, reconcile(sweep, target, retry_failed=retry == "failed")), flush=True)
     if dry_run:
         return
     run_launch(sweep, target, cluster=cluster, retry_failed=retry == "failed", is_quiet=quiet)

@@ -20,7 +20,10 @@ from orchestrator.trial import Trial
 from orchestrator.worker import PackProgress, WorkOrder, outcome_rows
 from trainers.base import Outcome
 
-MAX_ATTEMPTS = 3
+MAX_DEATHS = 3
+"""Deaths of its workers in a row after which a pack is split, and a lone trial given up."""
+MAX_ATTEMPTS = 10
+"""Attempts in a row of which nobody saw the end (the driver died too, of whatever) that count as much."""
 
 
 @dataclass
@@ -79,7 +82,7 @@ class Driver:
             pack = self.queue.popleft()
             files = OpenPack(self.store, pack.pack_id)
             attempts = files.attempts()
-            if len(attempts) >= MAX_ATTEMPTS:
+            if sum(attempt.is_dead for attempt in attempts) >= MAX_DEATHS or len(attempts) >= MAX_ATTEMPTS:
                 self._isolate(pack, attempts)
                 continue
             files.write_intent(pack)
@@ -106,7 +109,9 @@ class Driver:
     def died(self, pack_id: str) -> None:
         """A worker has died, or its trainer raised. The pack is tried again, split, or given up."""
         self._no_longer_running(pack_id)
-        self.queue.appendleft(OpenPack(self.store, pack_id).load())
+        files = OpenPack(self.store, pack_id)
+        files.mark_death()
+        self.queue.appendleft(files.load())
 
     def abort(self, failure: OrchestratorError) -> None:
         """Nothing can be stored any more (disk full, another driver in charge): begin nothing else."""
@@ -124,10 +129,12 @@ class Driver:
         }
 
     def _reopen(self, stored: Collection[str]) -> None:
-        """Packs that an earlier driver began are issued again unchanged, if anything wanted is left in them."""
+        """Packs that an earlier driver began are issued again unchanged, if anything wanted is left in them. One
+        that holds trials which the sweep has dropped goes on only for the sake of its checkpoint."""
         for files in open_packs(self.store):
             pack = files.load()
-            if any(trial.trial_id in self.wanted and trial.trial_id not in stored for trial in pack.trials):
+            left = {trial.trial_id for trial in pack.trials} - set(stored)
+            if left & self.wanted and (left <= self.wanted or files.checkpoints()):
                 self.queue.append(pack)
                 self.pending |= {trial.trial_id for trial in pack.trials}
             else:

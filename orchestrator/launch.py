@@ -6,9 +6,11 @@ an extended axis and a finished sweep are the same few lines.
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -20,7 +22,7 @@ from types import FrameType
 import polars as pl
 
 from orchestrator.driver import Driver, Tally
-from orchestrator.errors import OrchestratorError, StoreError
+from orchestrator.errors import OrchestratorError, StoreError, SweepError
 from orchestrator.lock import launch_lock
 from orchestrator.pack import make_packs
 from orchestrator.packs import OpenPack
@@ -33,11 +35,17 @@ from orchestrator.store import Store
 from orchestrator.sweep import Plan, Sweep
 from orchestrator.trial import Trial
 from orchestrator.worker import WorkOrder
+from orchestrator.yaml_file import read_yaml
 from trainers.base import Resources
 
 CPU_PACK_SIZE = 16
 GPU_PACK_SIZE = 512
 FUNCTION_PACK_SIZE = 64
+PACKS_PER_WORKER = 4
+"""At least so many, where there are trials enough."""
+
+
+EXIT_INTERRUPTED = 130
 
 
 class Interrupted(OrchestratorError):
@@ -60,10 +68,12 @@ class Reconciliation:
         return [trial for trial in self.plan.trials if trial.trial_id not in self.statuses]
 
 
-def reconcile(sweep: Sweep, run_dir: Path) -> Reconciliation:
+def reconcile(sweep: Sweep, run_dir: Path, *, retry_failed: bool = False) -> Reconciliation:
     """Compare what the sweep wants with what its run directory holds (which need not exist)."""
     plan = sweep.plan()
     stored = Store(run_dir).statuses() if run_dir.is_dir() else {}
+    if retry_failed:
+        stored = {trial_id: status for trial_id, status in stored.items() if status != "failed"}
     statuses = {t.trial_id: stored[t.trial_id] for t in plan.trials if t.trial_id in stored}
     to_run = [trial for trial in plan.trials if trial.trial_id not in statuses]
     packs = make_packs(to_run, lambda trial: sweep.trainer.shape(trial.config), pack_size(sweep))
@@ -114,7 +124,7 @@ def launch(
         if retry_failed:
             _forget_failed(store, sweep)
         driver = _prepare(store, sweep, cluster)
-        with watching(is_quiet) as show, _stop_on_interrupt(driver):
+        with watching(is_quiet) as show, _stop_on_signals(driver):
             if not driver.is_finished:
                 _run(driver, sweep, cluster, lambda: show(driver.tally))
     if driver.failure:
@@ -128,16 +138,20 @@ def launch(
 
 
 def pack_size(sweep: Sweep) -> int:
-    """How many trials the sweep's packs queue. Fixed by the sweep alone, so a restart makes the same packs."""
+    """How many trials a pack queues: enough packs for this machine's workers to share a small sweep. Counted
+    from all wanted trials, so that a restart makes the same packs."""
     if sweep.pack.size is not None:
         return sweep.pack.size
-    if not sweep.trainer.fuses:
-        return FUNCTION_PACK_SIZE
-    return GPU_PACK_SIZE if sweep.pack.gpus else CPU_PACK_SIZE
+    largest = (
+        FUNCTION_PACK_SIZE if not sweep.trainer.fuses else GPU_PACK_SIZE if sweep.pack.gpus else CPU_PACK_SIZE
+    )
+    workers = max(1, int(len(os.sched_getaffinity(0)) / sweep.pack.cpus))
+    return max(1, min(largest, len(sweep.plan().trials) // (PACKS_PER_WORKER * workers)))
 
 
 def _prepare(store: Store, sweep: Sweep, cluster: str) -> Driver:
     """Write down what is about to happen, and who is in charge of it."""
+    _refuse_another_sweep(store, sweep)
     trials = sweep.plan().trials
     replace(store.path / "sweep.yaml", sweep.to_yaml().encode())
     record_launch(store.path / "provenance.json", cluster)
@@ -154,6 +168,7 @@ def _prepare(store: Store, sweep: Sweep, cluster: str) -> Driver:
         run_dir=store.path,
         trainer=sweep.trainer_name,
         import_paths=sweep.import_paths,
+        axis_paths={name: sweep.axis_path(name) for name in sweep.axis_dtypes},
         epoch=store.next_epoch(),
         resources=resources,
         trials_schema=schemas[0],
@@ -165,6 +180,20 @@ def _prepare(store: Store, sweep: Sweep, cluster: str) -> Driver:
     )
 
 
+def _refuse_another_sweep(store: Store, sweep: Sweep) -> None:
+    """A run directory belongs to one sweep; the sweep may change, but not become another."""
+    try:
+        stored = read_yaml(store.path / "sweep.yaml").data
+    except SweepError:
+        return  # none there yet, or damaged: it is written anew
+    for key, mine in (("name", sweep.name), ("trainer", sweep.trainer_name)):
+        if stored.get(key, mine) != mine:
+            raise StoreError(
+                f"{store.path}: holds the sweep {stored.get('name')!r} of trainer {stored.get('trainer')!r}, not "
+                f"{sweep.name!r} of {sweep.trainer_name!r}. Launch this one with another --run-dir."
+            )
+
+
 def _run(driver: Driver, sweep: Sweep, cluster: str, watch: Callable[[], None]) -> None:
     if cluster == "inline":
         from orchestrator.inline import run_inline
@@ -174,23 +203,30 @@ def _run(driver: Driver, sweep: Sweep, cluster: str, watch: Callable[[], None]) 
         from cluster.local import local_ray
         from orchestrator.tune import run_tune
 
-        with local_ray(sweep.pack.cpus, sweep.pack.gpus):
+        # Ray takes SIGTERM for itself when it starts, so the handlers are set again.
+        with local_ray(sweep.pack.cpus, sweep.pack.gpus), _stop_on_signals(driver):
             run_tune(driver, watch, cpus=sweep.pack.cpus, gpus=sweep.pack.gpus)
 
 
 @contextmanager
-def _stop_on_interrupt(driver: Driver) -> Iterator[None]:
-    """The first Ctrl-C (or SIGTERM) asks the driver to stop, the second stops at once."""
+def _stop_on_signals(driver: Driver) -> Iterator[None]:
+    """The first Ctrl-C, SIGTERM or SIGHUP asks the driver to stop, a second one ends the process at once."""
 
     def request(_signum: int, _frame: FrameType | None) -> None:
-        print("\nstopping: workers store what they have (again to stop at once)", flush=True)
+        if driver.stop_requested:
+            print("stopped at once; launch again to go on", file=sys.stderr, flush=True)
+            os._exit(EXIT_INTERRUPTED)
+        print(
+            "\nstopping when the running evaluations or trials end (again: at once)",
+            file=sys.stderr,
+            flush=True,
+        )
         driver.stop_requested = True
-        for number in previous:
-            signal.signal(number, previous[number])
 
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number in previous:
-        signal.signal(number, request)
+    heard = [
+        s for s in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN
+    ]
+    previous = {number: signal.signal(number, request) for number in heard}
     try:
         yield
     finally:
@@ -227,7 +263,7 @@ def _set_aside_damaged(store: Store) -> None:
 def _clean_up(store: Store) -> None:
     """Remove what dead processes of this host left unfinished, and checkpoints of packs that are closed."""
     host = socket.gethostname()
-    for path in store.path.glob("*/**/*.tmp.*"):
+    for path in store.path.glob("**/*.tmp.*"):
         _, _, owner = path.name.rpartition(".tmp.")
         owner_host, _, pid = owner.rpartition(".")
         stale = time.time() - path.stat().st_mtime > 24 * 3600

@@ -152,7 +152,7 @@ def reference_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
         return []
     points = alt.Chart().transform_filter("datum.layer == 'reference'")
     line = points.encode(x=layout.encode_x(), y=layout.encode_y(), order="order:Q")
-    legend = alt.Legend(title="depth that suffices in theory", symbolStrokeWidth=1, symbolSize=120)
+    legend = alt.Legend(title="depth of the construction", symbolStrokeWidth=1, symbolSize=120)
     dash = alt.StrokeDash("reference:N", scale=alt.Scale(domain=names, range=[[3, 2]]), legend=legend)
     return [
         line.mark_line(color="white", strokeWidth=2.4, opacity=0.8),

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from orchestrator.errors import StoreError
 from orchestrator.pack import Pack
 from orchestrator.publish import publish_once, replace, store_errors, temporary_name
 from orchestrator.store import Store
@@ -35,6 +36,8 @@ class Attempt:
     pid: int
     active: tuple[str, ...] = ()
     error: str | None = None
+    is_dead: bool = False
+    """A driver saw it die. Otherwise the driver may have died first, or with it, and it may be nobody's fault."""
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,12 @@ class OpenPack:
 
     def write_intent(self, pack: Pack, parent: str | None = None) -> None:
         """`parent`: the pack that this one is split from, and replaces."""
-        trials = [{"config": dict(trial.config), "axes": dict(trial.axes)} for trial in pack.trials]
-        publish_once(self.intent_path, json.dumps({"trials": trials, "parent": parent}).encode())
+        configs = [dict(trial.config) for trial in pack.trials]
+        publish_once(self.intent_path, json.dumps({"configs": configs, "parent": parent}).encode())
 
     def load(self) -> Pack:
         """The trials, in the order in which they were queued."""
-        return Pack(tuple(Trial(**trial) for trial in self._intent()["trials"]))
+        return Pack(tuple(Trial(config) for config in self._intent()["configs"]))
 
     @property
     def parent(self) -> str | None:
@@ -67,8 +70,13 @@ class OpenPack:
         return parent
 
     def _intent(self) -> dict[str, Any]:
-        intent: dict[str, Any] = json.loads(self.intent_path.read_bytes())
-        return intent
+        try:
+            intent: dict[str, Any] = json.loads(self.intent_path.read_bytes())
+            return {"configs": list(intent["configs"]), "parent": intent["parent"]}
+        except (ValueError, LookupError, TypeError) as error:
+            raise StoreError(
+                f"{self.intent_path}: damaged ({error}). Delete it and launch again: what it held runs anew."
+            ) from error
 
     def close(self) -> None:
         """Take away everything but the stored rows. The intent goes last, so that this can be repeated."""
@@ -80,11 +88,14 @@ class OpenPack:
 
     def attempts(self) -> list[Attempt]:
         """Workers that took the pack up since it last made progress, oldest first."""
-        attempts = []
-        for path in self._attempt_paths():
-            values = json.loads(path.read_bytes())
-            attempts.append(Attempt(**{**values, "active": tuple(values["active"])}))
-        return attempts
+        return [attempt for path in self._attempt_paths() if (attempt := _read_attempt(path)) is not None]
+
+    def mark_death(self) -> None:
+        """The driver has seen the newest attempt's worker die, or its trainer raise."""
+        paths = self._attempt_paths()
+        attempt = _read_attempt(paths[-1]) if paths else None
+        if attempt is not None:
+            AttemptFile(paths[-1], attempt).update(is_dead=True)
 
     def begin_attempt(self, epoch: int) -> AttemptFile:
         paths = self._attempt_paths()
@@ -140,6 +151,15 @@ class AttemptFile:
     def withdraw(self) -> None:
         """The worker leaves in good order."""
         self.path.unlink(missing_ok=True)
+
+
+def _read_attempt(path: Path) -> Attempt | None:
+    """None if the file has gone since it was listed, or holds no attempt (it is not synced to disk)."""
+    try:
+        values = json.loads(path.read_bytes())
+        return Attempt(**{**values, "active": tuple(values["active"])})
+    except (FileNotFoundError, ValueError, LookupError, TypeError):
+        return None
 
 
 def open_packs(store: Store) -> list[OpenPack]:

@@ -36,10 +36,13 @@ def code_version() -> str:
 
 def record_launch(path: Path, cluster: str) -> None:
     """Append this launch to the run's `provenance.json`."""
+    launches: list[dict[str, Any]] = []
     try:
-        launches: list[dict[str, Any]] = json.loads(path.read_text())["launches"]
-    except (FileNotFoundError, ValueError, KeyError):
-        launches = []
+        launches = list(json.loads(path.read_text())["launches"])
+    except FileNotFoundError:
+        pass
+    except (ValueError, LookupError, TypeError):
+        path.rename(path.with_name(f"{path.name}.damaged"))
     launches.append(
         {
             "at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -91,7 +91,14 @@ class Ruler:
         if self._is_whole_power(value) and max(self.axis.finite) >= POWERS_FROM:
             base = 2 if self.axis.scale == "log2" else 10
             return f"{base}^{round(math.log(value, base))}"
-        return f"{value:.0f}" if 100 <= abs(value) < 1e6 or value == int(value) else f"{value:.3g}"
+        return _digits(value, self._n_digits)
+
+    @cached_property
+    def _n_digits(self) -> int:
+        """Four, or as many more as tell all values apart (17 tell any two)."""
+        numbers = {float(v) for v in self.values if isinstance(v, (int, float)) and math.isfinite(v)}
+        enough = (n for n in range(4, 17) if len({_digits(x, n) for x in numbers}) == len(numbers))
+        return next(enough, 17)
 
     def _is_whole_power(self, value: object) -> bool:
         if self.axis.scale not in ("log2", "log10") or not isinstance(value, (int, float)):
@@ -100,6 +107,14 @@ class Ruler:
             return False
         exponent = math.log2(value) if self.axis.scale == "log2" else math.log10(value)
         return math.isclose(exponent, round(exponent), abs_tol=1e-9)
+
+
+def _digits(value: float, n: int) -> str:
+    """A number with n significant digits; digits before the point are never rounded away."""
+    if value == int(value):
+        return f"{value:.0f}"
+    whole = len(str(int(abs(value))))
+    return f"{value:.{max(n, whole) if whole <= 6 else n}g}"
 
 
 def facet_label(facets: Sequence[AxisInfo], values: Sequence[object]) -> str:

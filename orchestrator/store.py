@@ -77,7 +77,13 @@ class Store:
             known = sorted((self.path / kind).glob(f"{_SCHEMA_PACK}.*.parquet"))
             if known:
                 present = pl.read_parquet_schema(known[0])
-                if all(present.get(name) == dtype for name, dtype in schema.items()):
+                changed = [name for name, dtype in schema.items() if present.get(name, dtype) != dtype]
+                if changed:
+                    raise StoreError(
+                        f"{self.path}: {changed[0]!r} is stored as {present[changed[0]]}, and would become "
+                        f"{schema[changed[0]]}. Give the axis another name, or launch with another --run-dir."
+                    )
+                if all(name in present for name in schema):
                     return
                 schema = pl.Schema({**present, **schema})
             part = int(known[0].name.split(".")[1]) - 1 if known else _LAST_SCHEMA
@@ -101,6 +107,11 @@ class Store:
             return int((self.path / "cluster" / "epoch").read_text())
         except FileNotFoundError:
             return 0
+        except ValueError:
+            raise StoreError(
+                f"{self.path / 'cluster' / 'epoch'}: damaged. Write a number into it that is larger than any "
+                "before, such as 1000000, and launch again."
+            ) from None
 
     def next_epoch(self) -> int:
         """Put a new driver in charge. The caller holds the launch lock."""
@@ -128,7 +139,9 @@ class Store:
         for kind in ("trials", "curves"):
             for path in sorted((self.path / kind).glob("*.parquet")):
                 try:
-                    pl.read_parquet(path)
+                    rows = pl.read_parquet(path)
+                    if "trial_id" not in rows.columns:
+                        found.append(Damaged(path, "no rows of ours: it has no column trial_id"))
                 except (pl.exceptions.PolarsError, OSError) as error:
                     found.append(Damaged(path, _first_line(error)))
         return found
@@ -189,6 +202,9 @@ class Store:
                 continue  # taken away by a retry since it was listed
             except (pl.exceptions.PolarsError, OSError) as error:
                 damaged.append(Damaged(path, _first_line(error)))
+                continue
+            if "trial_id" not in schema:
+                damaged.append(Damaged(path, "no rows of ours: it has no column trial_id"))
                 continue
             by_schema.setdefault(tuple(schema.items()), []).append(path)
         return [pl.scan_parquet(paths, glob=False) for paths in by_schema.values()], damaged

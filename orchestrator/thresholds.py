@@ -270,11 +270,12 @@ def _fitted(curve: Curve) -> Estimate:
     high_inside = high if first <= high <= last else None
     if _never_half(fit, last):
         return Estimate((None, low_inside, None), reason="lapse")
-    # Within a step of the grid of an end, half solve at that end: a threshold there is tested.
-    if fit.best > last + STEP:
+    # Where half solve at an end of the sizes, the best may lie a step of its grid outside: not beyond them.
+    rate_first, rate_last = (float(curve.solved[curve.position == end].mean()) for end in (first, last))
+    if fit.best > last + (STEP if rate_last >= 0.5 else 0):
         bound = last if low > last else low_inside
         return Estimate((None, bound, None), "above", curve.why_unsolved)
-    if fit.best < first - STEP:
+    if fit.best < first - (STEP if rate_first <= 0.5 else 0):
         return Estimate((None, None, first if high < first else high_inside), "below")
     threshold = min(max(fit.best, first), last)
     return Estimate((threshold, low_inside, high_inside), width=fit.width, lapse=fit.lapse)
@@ -294,7 +295,10 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
     scale = unit(axis)
 
     def value(at: float | None) -> float | None:
-        return None if at is None else axis.from_scale(at * scale)
+        if at is None or curve.tested[0] is None:
+            return None
+        first, last = curve.tested  # rounding must not lead out of what was tested
+        return min(max(axis.from_scale(at * scale), first), last)
 
     row: dict[str, object] = {"along": axis.name} | dict(zip(BOUNDS, map(value, found.at), strict=True))
     for column, sizes in curve.sizes.items():

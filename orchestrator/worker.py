@@ -8,10 +8,11 @@ the one in charge, and leaves if not.
 from __future__ import annotations
 
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +20,22 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.errors import OrchestratorError
+from orchestrator.axes_spec import column_value
+from orchestrator.errors import KeyPath, OrchestratorError
 from orchestrator.packs import OpenPack
 from orchestrator.schema import with_metrics
 from orchestrator.store import Store, rows_frame
 from orchestrator.trial import Trial, canonical_json
-from trainers.base import Outcome, Resources, Training, TrialSpec, UnusableCheckpoint, load_trainer
+from trainers.base import (
+    Config,
+    Outcome,
+    Resources,
+    Trainer,
+    Training,
+    TrialSpec,
+    UnusableCheckpoint,
+    load_trainer,
+)
 from trainers.function import last_lines
 
 
@@ -42,6 +53,8 @@ class WorkOrder:
     """Folders that user modules are imported from (the sweep file's own)."""
     epoch: int
     resources: Resources
+    axis_paths: Mapping[str, KeyPath]
+    """Where a config holds the value of each axis. A pack may be older than the sweep's axes."""
     trials_schema: Mapping[str, Any]
     curves_schema: Mapping[str, Any]
     code_version: str
@@ -78,25 +91,30 @@ class Worker:
         self.curves_schema = pl.Schema(order.curves_schema)
         self.last_publish = self.last_checkpoint = time.monotonic()
         self.reported_steps = 0
+        self.unreported: dict[str, str] = {}
+        self.publishing = threading.RLock()
         with self._accounting():
+            self.trainer = self._load_trainer()
             self.training = self._start()
 
     def advance(self, budget_s: float = 1.0) -> PackProgress:
         """Train for about `budget_s` seconds, at least to the next evaluation."""
         deadline = time.monotonic() + budget_s
-        statuses: dict[str, str] = {}
         with self._accounting():
             while not self.training.is_finished:
-                self.pending += self.training.advance()
-                statuses |= self._store_what_is_due()
+                with self._publishing_meanwhile():
+                    outcomes = self.training.advance()
+                self.pending += outcomes
+                self._store_what_is_due()
                 if time.monotonic() >= deadline:
                     break
             if self.training.is_finished:
-                statuses |= self._publish()
+                self._publish()
         steps = self.training.trial_steps - self.reported_steps
         self.reported_steps += steps
         if self.training.is_finished:
             self.attempt.withdraw()
+        statuses, self.unreported = self.unreported, {}
         return PackProgress(steps, statuses, self.training.is_finished)
 
     def leave(self) -> None:
@@ -119,11 +137,32 @@ class Worker:
             self.attempt.update(error=last_lines(traceback.format_exc()))
             raise
 
-    def _start(self) -> Training:
+    @contextmanager
+    def _publishing_meanwhile(self) -> Iterator[None]:
+        """While one trial of a user's function takes its time, those that ended before it are published."""
+        if self.trainer.fuses or not self.pending:
+            yield
+            return
+        timer = threading.Timer(max(self.order.publish_every_s, 1.0), self._publish_unless_failing)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _publish_unless_failing(self) -> None:
+        with suppress(OrchestratorError):  # it will be tried again, and said, when the trial ends
+            self._publish()
+
+    def _load_trainer(self) -> Trainer:
         for path in self.order.import_paths:
             if path not in sys.path:
-                sys.path.insert(0, path)
-        trainer = load_trainer(self.order.trainer)
+                sys.path.append(path)
+        return load_trainer(self.order.trainer)
+
+    def _start(self) -> Training:
+        trainer = self.trainer
         specs = [TrialSpec(trial.trial_id, trial.config) for trial in self.trials.values()]
         for checkpoint in self.files.checkpoints():
             try:
@@ -138,29 +177,29 @@ class Worker:
     def _on_active(self, trial_ids: Sequence[str]) -> None:
         self.attempt.update(active=tuple(trial_ids))
 
-    def _store_what_is_due(self) -> dict[str, str]:
+    def _store_what_is_due(self) -> None:
         now = time.monotonic()
-        statuses = self._publish() if now - self.last_publish >= self.order.publish_every_s else {}
+        if now - self.last_publish >= self.order.publish_every_s:
+            self._publish()
         if now - self.last_checkpoint >= self.order.checkpoint_every_s and not self.training.is_finished:
-            statuses |= self._publish()
+            self._publish()
             self._checkpoint()
-        return statuses
 
-    def _publish(self) -> dict[str, str]:
-        """Publish the outcomes at hand that aren't stored yet; their statuses by trial id."""
-        self.last_publish = time.monotonic()
-        outcomes = [outcome for outcome in self.pending if outcome.trial_id not in self.published]
-        self.pending = []
-        if not outcomes:
-            return {}
-        # Failed trials have files of their own, so that a retry takes them away without touching others.
-        groups = [[o for o in outcomes if (o.status == "failed") is failed] for failed in (False, True)]
-        for group in filter(None, groups):
-            self._publish_part(group)
-        self.files.forget_attempts(but=self.attempt.path)
-        statuses: dict[str, str] = {outcome.trial_id: outcome.status for outcome in outcomes}
-        self.published |= statuses.keys()
-        return statuses
+    def _publish(self) -> None:
+        """Publish the outcomes at hand that aren't stored yet."""
+        with self.publishing:
+            self.last_publish = time.monotonic()
+            outcomes = [outcome for outcome in self.pending if outcome.trial_id not in self.published]
+            # Failed trials have files of their own, so that a retry takes them away without touching others.
+            groups = [[o for o in outcomes if (o.status == "failed") is failed] for failed in (False, True)]
+            for group in filter(None, groups):
+                self._publish_part(group)
+                statuses: dict[str, str] = {outcome.trial_id: outcome.status for outcome in group}
+                self.published |= statuses.keys()
+                self.unreported |= statuses
+            self.pending = []
+            if outcomes:
+                self.files.forget_attempts(but=self.attempt.path)
 
     def _publish_part(self, outcomes: Sequence[Outcome]) -> None:
         curves = self._curves(outcomes)
@@ -202,6 +241,20 @@ class Worker:
             raise Superseded(f"{self.order.run_dir}: a newer launch is in charge")
 
 
+def axis_values(config: Config, order: WorkOrder) -> dict[str, Any]:
+    """A trial's place on the axes, as its row holds it; null on an axis that its config knows nothing of."""
+    return {
+        name: column_value(_reach(config, path), order.trials_schema[name])
+        for name, path in order.axis_paths.items()
+    }
+
+
+def _reach(config: Any, path: KeyPath) -> Any:
+    for key in path:
+        config = config.get(key) if isinstance(config, Mapping) else None
+    return config
+
+
 def outcome_rows(
     outcomes: Sequence[Outcome], trials: Mapping[str, Trial], pack_id: str, order: WorkOrder
 ) -> pl.DataFrame:
@@ -213,7 +266,7 @@ def outcome_rows(
             {
                 "trial_id": outcome.trial_id,
                 "pack_id": pack_id,
-                **trial.axes,
+                **axis_values(trial.config, order),
                 "status": outcome.status,
                 **outcome.values,
                 "error": outcome.error,

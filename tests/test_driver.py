@@ -25,7 +25,7 @@ SCHEMA = pl.Schema({**IDENTITY, "x": pl.Float64, **RESULT, **PROVENANCE})
 
 def driver(store: Store) -> Driver:
     """A new driver in charge, as a launch makes it."""
-    order = WorkOrder(store.path, "t", (), store.next_epoch(), Resources(), SCHEMA, {}, "test")
+    order = WorkOrder(store.path, "t", (), store.next_epoch(), Resources(), {"x": ("x",)}, SCHEMA, {}, "test")
     return Driver(store, Grid(TRIALS), TRIALS, lambda trial: "one shape", 8, order)
 
 

@@ -47,6 +47,7 @@ def four(k: int, size: float, depth: int, n_solved: int) -> list[tuple[int, floa
 
 def curve_row(**values: Any) -> dict[str, Any]:
     names = ("threshold", "low", "high", "censored", "lower_crossing", "upper_crossing")
+    names += ("tested_low", "tested_high")
     return {"depth": 1, "along": "data_size", **dict.fromkeys(names), **values}
 
 
@@ -58,6 +59,7 @@ SCHEMA = {
     "high": pl.Float64,
 }
 SCHEMA |= {"censored": pl.String, "lower_crossing": pl.Float64, "upper_crossing": pl.Float64, "k": pl.Int64}
+SCHEMA |= {"tested_low": pl.Float64, "tested_high": pl.Float64}
 
 
 def drawn(
@@ -80,19 +82,19 @@ def marks(rows: list[Any]) -> list[dict[str, Any]]:
 
 
 def test_cells_are_the_cross_product_of_the_axes_with_what_is_known_of_each() -> None:
-    """Failed trials count nowhere; cells without others are empty, or impossible if excluded everywhere."""
+    """Failed trials count apart; cells without any are empty, or impossible if excluded everywhere."""
     rows = [*four(2, 64.0, 1, 1), *four(2, 64.0, 2, 4), (2, 64.0, 2, 9, "failed"), (2, 91.0, 1, 0, "failed")]
     rows += [(2, math.inf, 1, 0, "diverged"), (2, math.inf, 1, 1, "stopped")]
     impossible = pl.DataFrame({"k": [3, 3, 3], "data_size": [128.0, 128.0, 91.0], "depth": [1, 2, 1]})
     expected = [
-        (2, 64.0, 0.625, 8, "data"),
-        (2, 91.0, None, 0, "empty"),
-        (2, 128.0, None, 0, "empty"),
-        (2, math.inf, 0.0, 1, "data"),
-        (3, 64.0, None, 0, "empty"),
-        (3, 91.0, None, 0, "empty"),
-        (3, 128.0, None, 0, "impossible"),
-        (3, math.inf, None, 0, "empty"),
+        (2, 64.0, 0.625, 8, 1, "data"),
+        (2, 91.0, None, 0, 1, "failed"),
+        (2, 128.0, None, 0, 0, "empty"),
+        (2, math.inf, 0.0, 1, 0, "data"),
+        (3, 64.0, None, 0, 0, "empty"),
+        (3, 91.0, None, 0, 0, "empty"),
+        (3, 128.0, None, 0, 0, "impossible"),
+        (3, math.inf, None, 0, 0, "empty"),
     ]
     assert expected == cells(trials(rows), AXES, K, SIZE, [], "solved", impossible).collect().rows()
 
@@ -101,7 +103,13 @@ def test_any_number_can_be_shown_as_its_mean_over_finite_values() -> None:
     """Missing, NaN and infinite values of a metric are not trials of its cell."""
     rows = [(2, 64.0, 1, seed, "unsolved") for seed in range(5)]
     scored = trials(rows, score=pl.Series([0.25, 0.75, None, math.nan, math.inf]))
-    assert (2, 64.0, 0.5, 2, "data") == cells(scored, AXES, K, SIZE, [], "score").collect().row(0)
+    assert (2, 64.0, 0.5, 2, 0, "data") == cells(scored, AXES, K, SIZE, [], "score").collect().row(0)
+
+
+def test_trial_that_diverged_after_it_solved_is_drawn_as_solved() -> None:
+    """Cells and thresholds call the same trials solved."""
+    rows = trials([(2, 64.0, 1, 0, "diverged")]).with_columns(solved_at_step=pl.lit(5))
+    assert 1.0 == cells(rows, AXES, K, SIZE, [], "solved").collect()["cell_mean"][0]
 
 
 def test_sizes_between_the_values_count_in_the_nearest_cell_on_the_scale() -> None:
@@ -131,6 +139,9 @@ def test_infinite_data_has_a_separate_column_beside_the_scale() -> None:
         (SIZE, ["64", "91", "128", "∞"]),
         (AxisInfo("n", "log2", (2.0**14, 2.0**15)), ["2^14", "2^15"]),
         (AxisInfo("lr", "log10", (1e-4, 3e-4, 1e-3)), ["0.0001", "0.0003", "0.001"]),
+        (AxisInfo("x", "linear", (200.0, 200.5, 0.125)), ["0.125", "200", "200.5"]),
+        (AxisInfo("x", "linear", (0.12345, 0.12346, 0.5)), ["0.12345", "0.12346", "0.5"]),
+        (AxisInfo("x", "linear", (12345.6, 90.5097)), ["90.51", "12346"]),
         (AxisInfo("name", "category", (True, None, "a")), ["True", "none", "a"]),
     ],
 )
@@ -180,7 +191,31 @@ def test_censored_threshold_is_an_arrow_at_the_edge_of_the_scale(
     """It starts at the bound and points outwards, short of the column of inf."""
     line, arrow = marks(drawn([curve_row(k=2, **curve)]))
     assert interval == (line["py"], line["top"])
-    assert (at, angle, "outside the axis") == (arrow["py"], arrow["angle"], arrow["mark"])
+    assert (at, angle, "beyond the tested sizes") == (arrow["py"], arrow["angle"], arrow["mark"])
+
+
+@pytest.mark.parametrize(
+    ("curve", "interval", "at"),
+    [
+        ({"censored": "above", "low": 64.0}, (0.0, 1.5), 1.5),
+        ({"censored": "below", "high": 91.0}, (-0.5, 1.0), -0.5),
+        ({"threshold": 80.0, "low": 64.0}, (0.0, 1.5), pytest.approx(0.635, abs=0.01)),
+    ],
+)
+def test_marks_end_where_their_curve_was_tested(
+    curve: dict[str, Any], interval: tuple[float, float], at: float
+) -> None:
+    """A curve that ends before its axis has its arrow at its own last cell."""
+    line, arrow = marks(drawn([curve_row(k=2, tested_low=64.0, tested_high=91.0, **curve)]))
+    assert interval == (line["py"], line["top"])
+    assert at == arrow["py"]
+
+
+@pytest.mark.parametrize(("censored", "at"), [("above", 2.5), ("below", -0.5)])
+def test_censored_threshold_without_a_bound_is_an_arrow_alone(censored: str, at: float) -> None:
+    """No bar is invented where trials give no bound."""
+    rows = marks(drawn([curve_row(k=2, censored=censored)]))
+    assert [("mark", at)] == [(row["layer"], row["py"]) for row in rows]
 
 
 def test_curve_that_turns_around_shows_its_crossings() -> None:
@@ -224,9 +259,44 @@ def hostile_chart() -> Any:
 
 
 def test_legend_names_the_cells_without_data() -> None:
-    """Each kind has its own colour, in the order empty, impossible."""
+    """Each kind has its own colour, in the order empty, failed, impossible."""
     text = json.dumps(chart().to_dict(), ensure_ascii=False)
     assert '"domain": ["no trials (·)", "cannot exist (×)"]' in text
+
+
+def test_cells_whose_trials_all_failed_are_not_drawn_as_empty() -> None:
+    """They have a sign and a name of their own."""
+    frame = cells(trials([(2, 64.0, 1, 0, "failed")]), AXES, K, SIZE, [], "solved").collect()
+    spec = phase_diagram(frame, None, x=K, y=SIZE, facets=[], **TITLES).to_dict()
+    (row,) = [row for row in data_of(spec) if row["layer"] == "failed"]
+    assert (0, 0.0, "all failed (!)", 0, 1) == tuple(
+        row[n] for n in ("px", "py", "blank", "trials", "failed")
+    )
+    text = json.dumps(spec, ensure_ascii=False)
+    assert '"domain": ["no trials (·)", "all failed (!)"]' in text
+    assert '"text": "!"' in text
+
+
+HOPS = AxisInfo("k", "linear", (1, 2, 3, 4, 8))
+
+
+def theory(x: AxisInfo, y: AxisInfo, facets: Sequence[AxisInfo] = ()) -> list[Any]:
+    axes = [HOPS, AxisInfo("depth", "linear", (1, 2, 3)), SIZE]
+    frame = cells(trials([]), axes, x, y, facets, "solved").collect()
+    spec = phase_diagram(frame, None, x=x, y=y, facets=facets, theory="t", **TITLES).to_dict()
+    return [row for row in data_of(spec) if row["layer"] == "reference"]
+
+
+def test_theory_is_a_line_where_k_and_depth_are_the_axes() -> None:
+    """Depth log2(k) + 1, in places of the map, as far as the axes go; k of 8 needs a depth of 4."""
+    depth = AxisInfo("depth", "linear", (1, 2, 3))
+    expected = [(0, 0), (1, 1), (2, pytest.approx(math.log2(3))), (3, 2)]
+    assert expected == [(row["px"], row["py"]) for row in theory(HOPS, depth)]
+    assert expected == [(row["py"], row["px"]) for row in theory(depth, HOPS)]
+    assert [] == theory(HOPS, SIZE)
+    assert ["data_size = 64", "data_size = ∞"] == [
+        row["across"] for row in theory(HOPS, depth, [SIZE]) if row["order"] == 0
+    ][:: len(SIZE.values) - 1]
 
 
 @pytest.mark.parametrize("facets", [(), (DEPTH,), (DEPTH, SEED)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -50,7 +52,7 @@ def test_solved_trials_stop_where_the_sweep_says_so() -> None:
     assert (outcome.status, outcome.values["stopped_by"], reached) == ("solved", "solved", [1])
 
 
-@pytest.mark.parametrize("error", [RuntimeError("no luck"), SystemExit(3)])
+@pytest.mark.parametrize("error", [RuntimeError("no luck"), SystemExit(3), KeyboardInterrupt("mine")])
 def test_an_exception_is_a_failed_row(error: BaseException) -> None:
     """What the function raises ends up in the error column: where, and what."""
 
@@ -63,6 +65,64 @@ def test_an_exception_is_a_failed_row(error: BaseException) -> None:
     assert outcome.error is not None
     assert "in fails" in outcome.error
     assert outcome.error.splitlines()[-1] == f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(("first", "second"), [(5, 5), (5, 4), (1, 1.7)])
+def test_steps_must_grow(first: float, second: float) -> None:
+    """An evaluation that comes twice, or goes back, is the function's mistake, and named."""
+
+    def goes_back(config: dict[str, Any], report: Report) -> None:
+        report(first, accuracy=0.1)
+        report(second, accuracy=1.0)
+
+    outcome = run_trial(goes_back, trial())
+    assert outcome.error is not None
+    assert outcome.error.endswith(
+        f"ValueError: steps are whole numbers that grow, not {second} after {first}"
+    )
+
+
+@pytest.mark.parametrize("loss", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_means_diverged(loss: float) -> None:
+    """At the last evaluation; one that recovers has not diverged."""
+
+    def reports(*losses: float) -> Callable[..., None]:
+        def function(config: dict[str, Any], report: Report) -> None:
+            for step, value in enumerate(losses, 1):
+                report(step, train_loss=value)
+
+        return function
+
+    assert run_trial(reports(1.0, loss), trial()).status == "diverged"
+    assert run_trial(reports(loss, 1.0), trial()).status == "unsolved"
+
+
+def test_a_fork_that_returns_is_no_second_worker() -> None:
+    """A child process of the function's that comes back ends there."""
+    seen = []
+
+    def forks(config: dict[str, Any], report: Report) -> None:
+        child = os.fork()
+        if child:
+            seen.append(os.waitpid(child, 0)[1])
+            report(1, accuracy=1.0)
+
+    assert run_trial(forks, trial()).status == "solved"
+    assert seen == [0]
+
+
+def test_version_of_a_decorated_function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module that the sweep names is hashed, wherever a decorator's wrapper comes from."""
+    monkeypatch.syspath_prepend(str(tmp_path))
+    wrapper = "def deco(f):\n    def inner(config, report): f(config, report)\n    return inner\n"
+    (tmp_path / "deco_lib.py").write_text(wrapper)
+    versions = []
+    for i, value in enumerate((0.0, 1.0)):
+        (tmp_path / f"decorated_{i}.py").write_text(
+            f"from deco_lib import deco\n@deco\ndef train(config, report): report(1, accuracy={value})\n"
+        )
+        versions.append(FunctionTrainer.load(f"decorated_{i}:train").version({}))
+    assert versions[0] != versions[1]
 
 
 def test_a_metric_must_be_a_number() -> None:

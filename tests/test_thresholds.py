@@ -172,7 +172,7 @@ def test_stopped_trials_are_left_out_unless_they_had_solved() -> None:
 def test_smaller_budget_counts_only_what_had_solved_by_then() -> None:
     """Of the same trials a smaller budget has a larger threshold, and is what `steps` says."""
     rows = curve(above(250))
-    late = [row | {"solved_at_step": 1200} if row["data_size"] < 1000 else row for row in rows]
+    late = [row | {"solved_at_step": 1200} if 250 <= row["data_size"] < 1000 else row for row in rows]
     full, half = only(late), only(late, at_steps=1000)
     assert (BUDGET, True) == (full["steps"], 181 < full["threshold"] < 256)
     assert (1000, True) == (half["steps"], 724 < half["threshold"] < 1024)
@@ -342,15 +342,23 @@ def test_one_size_has_no_threshold_on_either_side(solving: int) -> None:
     )
 
 
-@pytest.mark.parametrize(("first", "last", "threshold"), [(2, 4, 64.0), (0, 2, 4096.0)])
+@pytest.mark.parametrize(("first", "last", "threshold"), [(2, 4, 256.0), (0, 2, 1448.0), (0, 2, 1500.0)])
 def test_half_solving_at_an_end_is_a_threshold_there(first: int, last: int, threshold: float) -> None:
-    """Two of four at the first or the last size: the threshold is that size, not beyond it."""
-    ends = {64.0: first, 4096.0: last}
-    middle = 4 if first else 0
-    row = only(curve(lambda x, seed: seed < ends.get(x, middle), seeds=4))
+    """Two of four at the first or the last size: the threshold is that size, on the grid of the fit or off it."""
+    sizes = [256.0, 362.0, 512.0, 724.0, max(threshold, 1448.0)]
+    ends = {sizes[0]: first, sizes[-1]: last}
+    row = only(curve(lambda x, seed: seed < ends.get(x, 4 if first else 0), sizes, seeds=4))
     assert (None, None) == _get_tuple(row, "censored", "reason")
-    assert threshold == pytest.approx(row["threshold"], rel=0.07)
-    assert 64 <= row["threshold"] <= 4096
+    assert threshold == pytest.approx(row["threshold"], rel=0.06)
+    assert sizes[0] <= row["threshold"] <= sizes[-1]
+
+
+@pytest.mark.parametrize(("first", "last", "side"), [(3, 4, "below"), (0, 1, "above")])
+def test_half_not_solving_at_an_end_is_no_threshold_there(first: int, last: int, side: str) -> None:
+    """One of four at the last size is too few, three of four at the first too many: the curve is censored."""
+    ends = {HALF_OCTAVES[0]: first, HALF_OCTAVES[-1]: last}
+    row = only(curve(lambda x, seed: seed < ends.get(x, 4 if first else 0), seeds=4))
+    assert (side, None) == _get_tuple(row, "censored", "threshold")
 
 
 def test_tested_ends_are_those_of_the_curve() -> None:

@@ -18,6 +18,7 @@ import copy
 import hashlib
 import importlib
 import inspect
+import os
 import sys
 import time
 import traceback
@@ -63,13 +64,12 @@ class FunctionTrainer:
         return {}
 
     def version(self, raw: Mapping[str, Any]) -> str:
-        module = inspect.getmodule(self.function)
+        # The module that the sweep names, whatever decorators say of the function's origin.
+        module = sys.modules[self.name.partition(":")[0]]
         for owner in (self.function, module):
             declared = getattr(owner, "trainer_version", None)
             if declared is not None:
                 return str(declared)
-        if module is None or module.__file__ is None:
-            return _digest(inspect.getsource(self.function))
         return _digest(*(inspect.getsource(own) for own in _own_modules(module)))
 
     def problems(self, config: Config) -> list[Problem]:
@@ -103,8 +103,7 @@ def _digest(*sources: str) -> str:
 
 def _own_modules(module: ModuleType) -> list[ModuleType]:
     """The module and what it has imported from the same folder or package, and what those have, by name."""
-    assert module.__file__ is not None
-    root = Path(module.__file__).resolve().parents[module.__name__.count(".")]
+    root = Path(inspect.getfile(module)).resolve().parents[module.__name__.count(".")]
     found, waiting = {module.__name__: module}, [module]
     while waiting:
         for value in vars(waiting.pop()).values():
@@ -160,25 +159,30 @@ def run_trial(function: Function, trial: TrialSpec) -> Outcome:
     record, started_at, began = Record(), time.time(), time.perf_counter()
 
     def report(step: int, *, examples_seen: int | None = None, **metrics: float) -> None:
-        reserved = metrics.keys() & {"trial_id"}
-        if reserved:
-            raise ValueError(f"a metric cannot be called {reserved.pop()!r}")
-        record.add(
-            trial.config["solved"], int(step), examples_seen, {k: float(v) for k, v in metrics.items()}
-        )
+        if "trial_id" in metrics:
+            raise ValueError("a metric cannot be called 'trial_id'")
+        last = record.curve[-1]["step"] if record.curve else None
+        if step != int(step) or (last is not None and step <= last):
+            raise ValueError(f"steps are whole numbers that grow, not {step} after {last}")
+        numbers = {name: float(value) for name, value in metrics.items()}
+        record.add(trial.config["solved"], int(step), examples_seen, numbers)
         if record.should_stop(trial.config):
             raise Solved
 
     status: Status
-    error = None
+    error, process = None, os.getpid()
     try:
         function(copy.deepcopy(dict(trial.config)), report)
         status, stopped_by = record.status, "returned"
+        if status == "unsolved" and record.has_diverged:
+            status, stopped_by = "diverged", "diverged"
     except Solved:
         status, stopped_by = "solved", "solved"
-    except (Exception, SystemExit):
+    except BaseException:  # sys.exit() and KeyboardInterrupt are the function's too: Ctrl-C comes another way
         status, stopped_by = "failed", "error"
         error = last_lines(traceback.format_exc())
+    if os.getpid() != process:
+        os._exit(0)  # a fork of the function's that came back: it is no worker
     last = record.curve[-1] if record.curve else {}
     values = {
         **record.values(),

@@ -49,6 +49,13 @@ class Record:
         if self.solved_at_step is None and self.hits >= rule["consecutive"]:
             self.solved_at_step = step
 
+    @property
+    def has_diverged(self) -> bool:
+        """The last evaluation has a loss (`loss`, `..._loss`) that is not a finite number."""
+        last = self.curve[-1] if self.curve else {}
+        losses = [value for name, value in last.items() if name == "loss" or name.endswith("_loss")]
+        return any(value is None or not math.isfinite(value) for value in losses)
+
     def should_stop(self, config: Config) -> bool:
         """Solved, and the sweep wants no more of it than that."""
         return self.solved_at_step is not None and config["stop"] == "solved"
