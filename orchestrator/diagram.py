@@ -57,27 +57,22 @@ def _varied(run: Run) -> list[AxisInfo]:
 def _shown(
     run: Run, x: str | None, y: str | None, facets: Sequence[str] | None
 ) -> tuple[AxisInfo, AxisInfo, list[AxisInfo]]:
-    panels = None if facets is None else [run.axis(name) for name in facets]
     named = [name for name in (x, y, *(facets or ())) if name is not None]
     if len(set(named)) < len(named):
         raise QueryError(f"an axis can be shown once only, not {', '.join(named)}")
     along = run.sweep.search.along
-    candidates = sorted(_varied(run), key=lambda axis: axis.name != along)  # the searched axis first
-    free = [axis for axis in candidates if axis.name not in named]
-    up = run.axis(y) if y is not None else _take(run, free)
-    free = [axis for axis in free if axis.name != up.name]
-    across = run.axis(x) if x is not None else _take(run, free)
-    free = [axis for axis in free if axis.name != across.name]
-    return across, up, free if panels is None else panels
-
-
-def _take(run: Run, free: Sequence[AxisInfo]) -> AxisInfo:
-    if not free:
-        raise QueryError(
-            "a diagram needs two axes with several values; this sweep's are "
-            f"{', '.join(axis.name for axis in _varied(run)) or 'none'} (name others with --x and --y)"
-        )
-    return free[0]
+    varied = sorted(_varied(run), key=lambda axis: axis.name != along)  # the searched axis first
+    # A sweep of one axis is drawn over its seeds, or over an axis of one value.
+    spare = sorted((a for a in run.sweep.axes if a not in varied), key=lambda axis: axis.name != "seed")
+    free = [axis for axis in (*varied, *spare) if axis.name not in named]
+    up = run.axis(y) if y is not None else free.pop(0)
+    if x is None and not free:
+        raise QueryError("a diagram needs two axes, and this sweep has only one: seed")
+    across = run.axis(x) if x is not None else free.pop(0)
+    panels = (
+        [axis for axis in free if axis in varied] if facets is None else [run.axis(name) for name in facets]
+    )
+    return across, up, panels
 
 
 def _with_value(run: Run, value: str) -> pl.LazyFrame:

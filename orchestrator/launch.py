@@ -98,9 +98,8 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
         lines.append(f"dropped  {plan.excluded} cells by `where`")
     by_status = ", ".join(f"{count} {status}" for status, count in Counter(found.statuses.values()).items())
     lines.append(f"stored   {len(found.statuses)} in {run_dir}" + (f" ({by_status})" if by_status else ""))
-    lines.append(
-        f"to run   {len(found.to_run)} trials in {found.n_packs} packs of at most {pack_size(sweep)}"
-    )
+    packs = f"{found.n_packs} pack{'' if found.n_packs == 1 else 's'} of at most {pack_size(sweep)}"
+    lines.append(f"to run   {len(found.to_run)} trials in {packs}")
     budget = sum(
         trial.config.get("train", {}).get("steps", 0) for trial in found.to_run if not sweep.is_function
     )

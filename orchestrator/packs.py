@@ -188,4 +188,11 @@ def describe_deaths(attempts: Sequence[Attempt]) -> str:
     """One line for the error column of a trial whose workers died."""
     errors = [attempt.error for attempt in attempts if attempt.error]
     last = errors[-1] if errors else "the process ended without a word (killed, crashed or out of memory)"
-    return f"its worker died {len(attempts)} times; last: {last}"
+    seen = [attempt for attempt in attempts if attempt.is_dead and not attempt.error]
+    log = f"; logs/{worker_log(seen[-1].host, seen[-1].pid)} may say more" if seen else ""
+    return f"its worker died {len(attempts)} times; last: {last}{log}"
+
+
+def worker_log(host: str, pid: int) -> str:
+    """Name of the file that a worker of Ray's prints to."""
+    return f"worker-{host}-{pid}.log"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from orchestrator.errors import QueryError
 from orchestrator.lock import is_locked
 from orchestrator.packs import open_packs
 from orchestrator.run import Run, Verdict
+from orchestrator.schema import CURVE
 
 SHOWN = 20
 """Most items of one kind that are listed."""
@@ -38,7 +40,21 @@ def status_lines(run: Run) -> Iterator[str]:
     yield f"open     {len(open_packs(run.store))} packs" + ("; a launch is at work" if running else "")
     if not running and len(stored) < len(wanted):
         yield "         launch the sweep again to go on"
+    yield from _unreported_metric(run)
     yield from _list("failed", _failed(run) if "failed" in stored.values() else [])
+
+
+def _unreported_metric(run: Run) -> Iterator[str]:
+    """A rule about a metric that no trial reports solves nothing, and is most likely misspelt."""
+    rule = run.sweep.solved
+    if rule is None or not run.has_curves:
+        return
+    metrics = [name for name in run.curves().collect_schema() if name not in CURVE]
+    if rule.metric not in metrics:
+        near = difflib.get_close_matches(rule.metric, metrics, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        yield f"warning  no trial reports {rule.metric!r}, which `solved` asks for{hint}"
+        yield f"         reported: {', '.join(metrics)}"
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:

@@ -6,13 +6,17 @@ store does that, and better (see docs/decisions.md for what was measured).
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
+import socket
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from orchestrator.driver import Driver
 from orchestrator.errors import OrchestratorError, StoreError
+from orchestrator.packs import worker_log
 from orchestrator.worker import PackProgress, Worker, WorkOrder
 
 _ENVIRONMENT = {
@@ -34,6 +38,8 @@ def run_tune(driver: Driver, watch: Callable[[], None], *, cpus: float, gpus: fl
     os.environ.update(_ENVIRONMENT)
     from ray import tune
 
+    # A failed pack is the driver's business, and its error is in the rows.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = driver.store.path / "cluster" / f"tune-{driver.order.epoch}"
     try:
         tune.run(
@@ -62,6 +68,7 @@ def _trainable() -> type:
         def setup(self, config: dict[str, Any], order: WorkOrder) -> None:
             self.order = order
             self.worker: Worker | None = None
+            _log_to(order.run_dir / "logs")
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.cleanup()
@@ -89,6 +96,14 @@ def _trainable() -> type:
                 worker.leave()
 
     return PackTrainable
+
+
+def _log_to(folder: Path) -> None:
+    """Whatever this worker prints from now on, and what its libraries do, goes to a file of its own."""
+    path = folder / worker_log(socket.gethostname(), os.getpid())
+    with path.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
 
 
 def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:

@@ -29,6 +29,7 @@ trainer: cli_user:train
 axes: {width: [1, 2], size: {log2: [1, 5], points: 5}, seed: 3}
 search: {along: size}
 solved: {metric: accuracy, at_least: 0.9}
+pack: {size: 30}
 """
 
 
@@ -62,7 +63,7 @@ def test_a_launch_ends_with_its_thresholds_and_figures(folder: Path, launched: s
         "  seed: 0, 1, 2\n"
         "wanted   30 trials\n"
         "stored   0 in runs/cli\n"
-        "to run   30 trials in 1 packs of at most 64\n"
+        "to run   30 trials in 1 pack of at most 30\n"
         "run      runs/cli\n"
         "question Does it work?\n"
         "wanted   30 trials\n"

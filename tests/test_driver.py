@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from orchestrator.driver import Driver
+from orchestrator.errors import StoreError
 from orchestrator.packs import Attempt, OpenPack, open_packs, suspects
 from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
 from orchestrator.search.grid import Grid
@@ -90,6 +91,31 @@ def test_deaths_count_across_launches(store: Store) -> None:
     for _ in range(3):
         die(driver(store))
     assert die(driver(store)) == IDS[:4]
+
+
+def test_deaths_that_nobody_saw_are_nobodys_fault(store: Store) -> None:
+    """Nine times the driver dies with its worker: the pack is simply tried again. At the tenth it is suspected."""
+    for _ in range(9):
+        current = driver(store)
+        pack_id = current.next_pack()
+        assert pack_id is not None
+        OpenPack(store, pack_id).begin_attempt(current.order.epoch).update(active=tuple(IDS))
+        assert [trial.trial_id for trial in OpenPack(store, pack_id).load().trials] == IDS
+    OpenPack(store, pack_id).begin_attempt(9).update(active=tuple(IDS))
+    assert die(driver(store)) == IDS[:4]
+
+
+def test_damaged_files_of_a_pack(store: Store) -> None:
+    """An attempt that holds nothing (it is not synced) is no attempt; a damaged intent is named."""
+    current = driver(store)
+    pack_id = current.next_pack()
+    assert pack_id is not None
+    files = OpenPack(store, pack_id)
+    files.begin_attempt(1).path.write_bytes(b"")
+    assert files.attempts() == []
+    files.intent_path.write_text('{"trials": [')
+    with pytest.raises(StoreError, match=r"json: damaged \(.*\)\. Delete it and launch again"):
+        driver(store)
 
 
 def test_a_driver_that_dies_while_splitting(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -137,6 +138,70 @@ def test_a_gained_axis_finds_its_old_rows(tmp_path: Path) -> None:
     assert run.verify().is_whole
 
 
+def test_an_axis_that_moves_while_a_pack_is_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pack that was begun when the sweep had another axis goes on under the sweep as it is now."""
+    section: dict[str, Any] = {
+        "name": "moves",
+        "task": {"name": "composition", "n": 4, "k": 2, "eval_size": 8},
+        "model": {"width": 8, "heads": 2, "depth": 1},
+        "train": {"steps": 2, "batch_size": 4, "eval_every": 2},
+        "axes": {"data_size": [8, 16]},
+    }
+    axis = {**section, "model": {"width": 8, "heads": 2}, "axes": {"data_size": [8, 16], "depth": [1]}}
+    monkeypatch.setattr("orchestrator.inline.Worker", stop_at_once)
+    with pytest.raises(SystemExit):
+        launched(tmp_path, axis)
+    assert len(list((tmp_path / "run" / "packs").iterdir())) == 1
+    monkeypatch.undo()
+    assert launched(tmp_path, section).verify().is_whole
+
+
+def stop_at_once(order: object, pack_id: str) -> None:
+    """In a worker's place: the launch ends with this pack open."""
+    sys.exit(f"{pack_id} is left open")
+
+
+def test_another_sweep_is_refused(sandbox: Sandbox) -> None:
+    """A run directory belongs to one sweep."""
+    sandbox.launch()
+    with pytest.raises(StoreError, match=r"holds the sweep 'small' of trainer '.*', not 'other' of "):
+        sandbox.launch(name="other")
+
+
+def test_a_column_keeps_its_type(sandbox: Sandbox) -> None:
+    """Texts on an axis that was stored as numbers would break every raw reader: refused, and nothing is lost."""
+    sandbox.launch()
+    with pytest.raises(StoreError, match=r"'x' is stored as Float64, and would become String"):
+        sandbox.launch(axes={"x": [1, "a"], "seed": 2})
+    assert sandbox.launch().verify().is_whole
+
+
+def test_dropped_trials_do_not_run(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the sweep no longer asks for is not run, even if its pack was begun."""
+    monkeypatch.setattr("orchestrator.inline.Worker", stop_at_once)
+    with pytest.raises(SystemExit):
+        sandbox.launch()
+    monkeypatch.undo()
+    run = sandbox.launch(axes={"x": [1, 3], "seed": 2})
+    assert sorted(sandbox.calls()) == ["1 0", "1 1", "3 0", "3 1"]
+    assert run.verify().is_whole
+
+
+def test_finished_trials_are_published_behind_a_long_one(tmp_path: Path) -> None:
+    """While one trial takes its time, those of its pack that ended before are already stored."""
+    (tmp_path / "patient.py").write_text(
+        "import time\n"
+        "from pathlib import Path\n"
+        "def train(config, report):\n"
+        "    report(1, accuracy=1.0)\n"
+        "    trials = Path(__file__).parent / 'run' / 'trials'\n"
+        "    while config['x'] == 3 and len(list(trials.glob('*.parquet'))) < 2:\n"
+        "        time.sleep(0.1)\n"
+    )
+    sweep = {"name": "patient", "trainer": "patient:train", "axes": {"x": [1, 2, 3]}, "pack": {"size": 3}}
+    assert launched(tmp_path, sweep).verify().is_whole
+
+
 def launched(folder: Path, sweep: Mapping[str, Any]) -> Run:
     (folder / "sweep.yaml").write_text(json.dumps(sweep))
     launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster="inline", is_quiet=True)
@@ -188,9 +253,12 @@ def test_a_trial_that_kills_its_worker_fails_alone(sandbox: Sandbox) -> None:
     }
     assert sandbox.calls().count("666 0") == 3
     (error,) = run.trials().filter(pl.col("status") == "failed").collect()["error"]
-    assert error == (
-        "its worker died 3 times; last: the process ended without a word (killed, crashed or out of memory)"
+    assert re.fullmatch(
+        r"its worker died 3 times; last: the process ended without a word \(killed, crashed or out of memory\); "
+        r"logs/worker-.*\.log may say more",
+        error,
     )
+    assert list((run.path / "logs").glob("worker-*.log"))
     assert run.verify().is_whole
 
 

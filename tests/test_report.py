@@ -17,7 +17,7 @@ from orchestrator import Run
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
 from orchestrator.launch import launch
-from orchestrator.report import threshold_lines
+from orchestrator.report import status_lines, threshold_lines
 from orchestrator.sweep import load_sweep
 from orchestrator.thresholds import thresholds
 
@@ -184,3 +184,11 @@ def test_smallest_budget_of_all_counts(tmp_path: Path) -> None:
         run.thresholds(at_steps=8)
     with pytest.raises(QueryError, match=r"along train\.steps, which is the budget"):
         run.thresholds("train.steps", at_steps=7)
+
+
+def test_a_misspelt_metric_is_said(tmp_path: Path) -> None:
+    """A rule about a metric that nobody reports solves nothing; `status` says which was probably meant."""
+    run = launched(tmp_path, solved={"metric": "acuracy", "at_least": 0.5})
+    lines = list(status_lines(run))
+    said = [line for line in lines if line.startswith("warning")]
+    assert said == ["warning  no trial reports 'acuracy', which `solved` asks for; did you mean 'accuracy'?"]

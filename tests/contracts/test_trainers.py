@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from configs import config
@@ -14,15 +12,9 @@ from trainers.base import Outcome, Resources, Trainer, TrialSpec
 from trainers.function import FunctionTrainer
 from trainers.transformer import Transformer
 
-
-def learns(config: dict[str, Any], report: Callable[..., None]) -> None:
-    for step in (1, 2):
-        report(step, test_accuracy=0.5, test_loss=1.0)
-
-
 TRAINERS: dict[str, Trainer] = {
     "transformer": Transformer(),
-    "function": FunctionTrainer("m:learns", learns),
+    "function": FunctionTrainer.load("configs:learns"),
 }
 SPECS = [TrialSpec(f"t{seed}", config(seed=seed, train={"steps": 20})) for seed in range(3)]
 

@@ -188,16 +188,42 @@ def test_a_killed_worker_is_replaced(
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_cleanly(folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]) -> None:
-    """Ctrl-C (to the whole process group, as a terminal sends it) stores what is ready and says how to go on."""
-    run_dir = folder / "interrupted"
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=str)
+def test_a_signal_stops_cleanly(
+    number: signal.Signals, folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]
+) -> None:
+    """Ctrl-C (to the whole process group, as a terminal sends it) stores what is ready and says how to go on; so
+    does SIGTERM to the launcher alone."""
+    run_dir = folder / f"stopped-{number}"
     launch = begin(run_dir)
     launch.wait_for_rows(run_dir, 1)
-    os.killpg(launch.process.pid, signal.SIGINT)
+    if number == signal.SIGINT:
+        os.killpg(launch.process.pid, number)
+    else:
+        launch.process.send_signal(number)
     output, _ = launch.process.communicate(timeout=60)
     assert launch.process.returncode == 130
     assert re.search(r"stopped; \d+ of 24 trials are stored\. Launch again to go on\.", output), output
     assert list((run_dir / "packs").glob("*.attempt.*")) == [], "workers left in good order"
+    wait_until(lambda: not launch.descendants(), 10)
+    finish(folder, run_dir)
+    assert_same(undisturbed, run_dir)
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_ends_it_at_once(
+    folder: Path, undisturbed: Path, begin: Callable[[Path], Launch]
+) -> None:
+    """Whoever cannot wait presses again: the launch is gone, says how to go on, and nothing is lost."""
+    run_dir = folder / "stopped-twice"
+    launch = begin(run_dir)
+    launch.wait_for_rows(run_dir, 1)
+    os.killpg(launch.process.pid, signal.SIGINT)
+    time.sleep(0.2)
+    os.killpg(launch.process.pid, signal.SIGINT)
+    output, _ = launch.process.communicate(timeout=20)
+    assert launch.process.returncode == 130
+    assert "launch again to go on" in output.lower()
     wait_until(lambda: not launch.descendants(), 10)
     finish(folder, run_dir)
     assert_same(undisturbed, run_dir)
