@@ -59,8 +59,6 @@ class Reconciliation:
     plan: Plan
     statuses: dict[str, str]
     """Of the wanted trials that are stored, by id."""
-    n_stored: int
-    """All stored trials, wanted or not."""
     n_packs: int
 
     @property
@@ -77,7 +75,7 @@ def reconcile(sweep: Sweep, run_dir: Path, *, retry_failed: bool = False) -> Rec
     statuses = {t.trial_id: stored[t.trial_id] for t in plan.trials if t.trial_id in stored}
     to_run = [trial for trial in plan.trials if trial.trial_id not in statuses]
     packs = make_packs(to_run, lambda trial: sweep.trainer.shape(trial.config), pack_size(sweep))
-    return Reconciliation(plan, statuses, len(stored), len(packs))
+    return Reconciliation(plan, statuses, len(packs))
 
 
 def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
@@ -118,6 +116,7 @@ def launch(
     """
     store = Store.create(run_dir.absolute())
     with launch_lock(store.path):
+        _refuse_another_sweep(store, sweep)
         _clean_up(store)
         _set_aside_damaged(store)
         if retry_failed:
@@ -150,14 +149,13 @@ def pack_size(sweep: Sweep) -> int:
 
 def _prepare(store: Store, sweep: Sweep, cluster: str) -> Driver:
     """Write down what is about to happen, and who is in charge of it."""
-    _refuse_another_sweep(store, sweep)
     trials = sweep.plan().trials
-    replace(store.path / "sweep.yaml", sweep.to_yaml().encode())
-    record_launch(store.path / "provenance.json", cluster)
     schemas = trials_schema(sweep, trials), curves_schema(sweep, trials)
-    store.publish_schema("trials", schemas[0])
+    store.publish_schema("trials", schemas[0])  # or refuse, before anything else changes
     if sweep.trainer.metrics(trials[0].config):
         store.publish_schema("curves", schemas[1])
+    replace(store.path / "sweep.yaml", sweep.to_yaml().encode())
+    record_launch(store.path / "provenance.json", cluster)
     resources = Resources(
         device="cuda" if sweep.pack.gpus else "cpu",
         threads=max(1, int(sweep.pack.cpus)),

@@ -75,14 +75,15 @@ def _trainable() -> type:
             return True
 
         def step(self) -> dict[str, Any]:
+            # Whatever ends a worker here, it is not to leave in good order when Tune cleans up after it.
+            worker, self.worker = self.worker, None
             try:
-                self.worker = self.worker or Worker(self.order, self.config["pack_id"])
-                progress = self.worker.advance()
+                worker = worker or Worker(self.order, self.config["pack_id"])
+                progress = worker.advance()
             except OrchestratorError as failure:
-                self.worker = None
                 return {"failure": str(failure), "done": True}
-            if progress.is_done:
-                self.worker = None
+            if not progress.is_done:
+                self.worker = worker
             return {
                 "trial_steps": progress.trial_steps,
                 "statuses": list(progress.statuses.items()),  # Tune would flatten a mapping

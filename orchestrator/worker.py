@@ -92,7 +92,7 @@ class Worker:
         self.last_publish = self.last_checkpoint = time.monotonic()
         self.reported_steps = 0
         self.unreported: dict[str, str] = {}
-        self.publishing = threading.RLock()
+        self.publishing = threading.RLock()  # of `pending` and what follows from it
         with self._accounting():
             self.trainer = self._load_trainer()
             self.training = self._start()
@@ -104,7 +104,8 @@ class Worker:
             while not self.training.is_finished:
                 with self._publishing_meanwhile():
                     outcomes = self.training.advance()
-                self.pending += outcomes
+                with self.publishing:
+                    self.pending += outcomes
                 self._store_what_is_due()
                 if time.monotonic() >= deadline:
                     break
@@ -114,7 +115,8 @@ class Worker:
         self.reported_steps += steps
         if self.training.is_finished:
             self.attempt.withdraw()
-        statuses, self.unreported = self.unreported, {}
+        with self.publishing:
+            statuses, self.unreported = self.unreported, {}
         return PackProgress(steps, statuses, self.training.is_finished)
 
     def leave(self) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
+import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Mapping
@@ -260,6 +262,31 @@ def test_a_trial_that_kills_its_worker_fails_alone(sandbox: Sandbox) -> None:
     )
     assert list((run.path / "logs").glob("worker-*.log"))
     assert run.verify().is_whole
+
+
+@pytest.mark.slow
+def test_a_mistake_in_the_engine_is_a_failed_row(tmp_path: Path) -> None:
+    """What raises inside a worker, on whatever try, ends after three as a failed row with its traceback's end."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from trainers.transformer import engine\n"
+        "def advance(self): raise RuntimeError('CUDA error: out of luck')\n"
+        "engine.PackTraining.advance = advance\n"
+    )
+    sweep = {
+        "name": "engine",
+        "task": {"name": "composition", "n": 4, "k": 2, "eval_size": 8},
+        "train": {"steps": 2, "batch_size": 4, "eval_every": 2},
+        "axes": {"data_size": [8]},
+        "search": {"control": False},
+    }
+    (tmp_path / "sweep.yaml").write_text(json.dumps(sweep))
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "orchestrator.cli", "launch", "sweep.yaml", "--run-dir", "run", "-q"]
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=120)
+    (row,) = Run(tmp_path / "run").trials().collect().iter_rows(named=True)
+    assert row["status"] == "failed"
+    assert row["error"].startswith("its worker died 3 times; last:")
+    assert row["error"].endswith("RuntimeError: CUDA error: out of luck")
 
 
 def test_a_damaged_file_is_set_aside_and_made_good(sandbox: Sandbox) -> None:
