@@ -33,8 +33,8 @@ CPU_SLOTS = 8
 CUDA_SLOTS = 256
 CUDA_GRID = 65_535
 CPU_EVALUATION_TOKENS, CUDA_EVALUATION_TOKENS = 1 << 14, 1 << 18
-"""Tokens (over all slots) of one chunk of an evaluation; bounds its memory. On a CPU 2^14 still fits the caches:
-a third faster than 2^18."""
+"""Tokens (over all slots) of one chunk of an evaluation; bounds its memory. On a CPU larger chunks leave the
+caches and are slower."""
 
 
 _UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, NotImplementedError)

@@ -1,0 +1,130 @@
+"""Are the statistics honest? Simulated curves whose truth is known.
+
+    python tests/benchmarks/coverage.py [--curves 200] [--sweeps 60]
+
+Three tables: how often the 95 % interval of a threshold holds the truth; how often a sweep of rising curves has any
+curve flagged as turning around (aim: under 5 %); and how often a dip of one half over two octaves is found
+(aim: 95 %). Five seeds at 25 sizes, half an octave apart; the random numbers are those of `--seed`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+
+import numpy as np
+
+from orchestrator.axis import Array
+from orchestrator.monotone import Counts, turning
+from orchestrator.psychometric import Outcomes, profile
+
+AT = np.arange(6, 18.1, 0.5)
+SEEDS = 5
+SHAPES = {
+    "sharp": (0.05, 0.0, 0.0),
+    "usual": (0.3, 0.0, 0.0),
+    "wide": (1.0, 0.0, 0.0),
+    "lapse 0.2": (0.3, 0.2, 0.0),
+    "lapse 0.4": (0.3, 0.4, 0.0),
+    "seed effect 0.5": (0.3, 0.0, 0.5),
+    "sharp, seed effect 0.5": (0.05, 0.0, 0.5),
+    "lapse and seed effect": (0.3, 0.2, 0.5),
+    "seed effect 0.7, off the grid": (0.2, 0.1, 0.7),
+}
+"""Logistic scale, upper lapse and standard deviation of the seed effect, in octaves."""
+DIPS = {
+    "1 to 0.5 at the end": lambda rise: np.where(AT > 16, 0.5, rise),
+    "1 to 0.5 in the middle": lambda rise: np.where((AT > 13) & (AT <= 15), 0.5, rise),
+    "0.75 to 0.25 at the end": lambda rise: np.where(AT > 16, 0.25, 0.75 * rise),
+}
+
+
+def solving(rng: np.random.Generator, truth: float, width: float, lapse: float, tau: float) -> Array:
+    """Outcomes `[seeds, sizes]` of one curve; half of the seeds solve at `truth`."""
+    effect = tau * rng.normal(size=(SEEDS, 1))
+    away = (AT - _midpoint(truth, width, lapse, tau) - effect) / width
+    return (rng.random(away.shape) < (1 - lapse) * _sigmoid(away)).astype(float)
+
+
+def _midpoint(truth: float, width: float, lapse: float, tau: float) -> float:
+    """Where the logistic has its middle, so that averaged over the seed effect p(truth) = 0.5."""
+    nodes, weights = np.polynomial.hermite_e.hermegauss(40)
+    low, high = truth - 6.0, truth + 6.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        rate = (
+            (1 - lapse)
+            * float(weights @ _sigmoid((truth - middle - tau * nodes) / width))
+            / math.sqrt(2 * math.pi)
+        )
+        low, high = (middle, high) if rate > 0.5 else (low, middle)
+    return (low + high) / 2
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
+
+
+def covered(
+    rng: np.random.Generator, n_curves: int, shape: tuple[float, float, float]
+) -> tuple[float, float]:
+    """Share of intervals that hold the truth, and their median width in octaves."""
+    hits, spans = 0, []
+    for truth in rng.uniform(9, 15, n_curves):
+        solved = solving(rng, truth, *shape) > 0
+        seed = np.repeat(np.arange(SEEDS, dtype=float), len(AT))
+        low, high = profile(Outcomes(np.tile(AT, SEEDS), solved.ravel(), seed)).interval()
+        hits += low <= truth <= high
+        spans.append(high - low if math.isfinite(low) and math.isfinite(high) else math.inf)
+    return hits / n_curves, float(np.median(spans))
+
+
+def rising(rng: np.random.Generator, n_curves: int, *, is_mixed: bool) -> list[Array]:
+    """Rates of curves that rise for good: sharp ones, or of any width and lapse."""
+    widths = rng.uniform(0.05, 1.0, n_curves) if is_mixed else np.full(n_curves, 0.05)
+    tops = 1 - (rng.uniform(0, 0.6, n_curves) if is_mixed else np.zeros(n_curves))
+    places = rng.uniform(8, 16, n_curves)
+    return [
+        top * _sigmoid((AT - place) / width) for top, place, width in zip(tops, places, widths, strict=True)
+    ]
+
+
+def drawn(rng: np.random.Generator, rate: Array) -> Counts:
+    return Counts(AT, rng.binomial(SEEDS, rate).astype(float), np.full(len(AT), float(SEEDS)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--curves", type=int, default=200)
+    parser.add_argument("--sweeps", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(arguments.seed)
+    print(f"{'':>30}  interval holds the truth  its median width")
+    for name, shape in SHAPES.items():
+        share, width = covered(rng, arguments.curves, shape)
+        print(f"{name:>30}  {share:24.3f}  {width:9.2f} octaves", flush=True)
+    print(f"\n{'rising curves in a sweep':>30}  sweeps with a false flag")
+    for n_curves, is_mixed in ((1, True), (16, True), (16, False)):
+        sweeps = [
+            [drawn(rng, r) for r in rising(rng, n_curves, is_mixed=is_mixed)] for _ in range(arguments.sweeps)
+        ]
+        share = sum(any(turning(sweep)) for sweep in sweeps) / arguments.sweeps
+        title = f"{n_curves} {'mixed' if is_mixed else 'sharp'}"
+        print(f"{title:>30}  {share:24.3f}", flush=True)
+    print(f"\n{'a dip, beside 15 curves':>30}  found: others sharp  others mixed")
+    for name, dip in DIPS.items():
+        shares = []
+        for is_mixed in (False, True):
+            found = 0
+            for _ in range(arguments.sweeps):
+                others = rising(rng, 15, is_mixed=is_mixed)
+                found += turning([drawn(rng, rate) for rate in (dip(_sigmoid((AT - 9) / 0.3)), *others)])[0]
+            shares.append(found / arguments.sweeps)
+        print(f"{name:>30}  {shares[0]:19.3f}  {shares[1]:12.3f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
