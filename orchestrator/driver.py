@@ -35,7 +35,6 @@ class Tally:
     """Status of every wanted trial that is stored, by id."""
     stored_before: int = 0
     trial_steps: int = 0
-    running_packs: int = 0
 
 
 class Driver:
@@ -87,7 +86,6 @@ class Driver:
                 continue
             files.write_intent(pack)
             self.running.add(pack.pack_id)
-            self.tally.running_packs = len(self.running)
             return pack.pack_id
         return None
 
@@ -98,17 +96,17 @@ class Driver:
 
     def ended(self, pack_id: str) -> None:
         """A worker has stored its pack whole."""
-        self._no_longer_running(pack_id)
+        self.running.discard(pack_id)
         self._told(self.store.statuses_in(pack_id))  # one that died may have kept its last word to itself
         OpenPack(self.store, pack_id).close()
 
     def left(self, pack_id: str) -> None:
         """A worker has left in good order before its pack was done."""
-        self._no_longer_running(pack_id)
+        self.running.discard(pack_id)
 
     def died(self, pack_id: str) -> None:
         """A worker has died, or its trainer raised. The pack is tried again, split, or given up."""
-        self._no_longer_running(pack_id)
+        self.running.discard(pack_id)
         files = OpenPack(self.store, pack_id)
         files.mark_death()
         self.queue.appendleft(files.load())
@@ -117,10 +115,6 @@ class Driver:
         """Nothing can be stored any more (disk full, another driver in charge): begin nothing else."""
         self.failure = self.failure or failure
         self.stop_requested = True
-
-    def _no_longer_running(self, pack_id: str) -> None:
-        self.running.discard(pack_id)
-        self.tally.running_packs = len(self.running)
 
     def _told(self, statuses: Mapping[str, str]) -> None:
         self.search.tell(statuses)

@@ -11,7 +11,7 @@ from orchestrator.axis import Array
 
 LEVEL = 0.02
 """Nominal. Isotonic fits follow the dips of their own sample, so that a bootstrap from them thinks dips
-rarer than they are: simulated sweeps of rising curves are flagged in 1 to 5 % of cases.
+rarer than they are. tests/benchmarks/coverage.py says how many sweeps are flagged by mistake.
 """
 REPLICATES = 999
 SEED = 20240731

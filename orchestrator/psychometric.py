@@ -93,8 +93,8 @@ def cutoff(n_seeds: int) -> float:
     """Log-likelihood by which a value may be worse than the best one and still be in the 95 % interval.
 
     1.92 for many seeds. With few, their spread tau is itself uncertain, as a standard deviation is in
-    Student's test, whose cutoff this is (simulated, 5 seeds, tau 0.5: 1.92 covers 91 % of thresholds, this
-    one 96 %). One seed says nothing of its spread: it counts as two.
+    Student's test, whose cutoff this is (tests/benchmarks/coverage.py says how
+    often its intervals hold the truth). One seed says nothing of its spread: it counts as two.
     """
     df = max(n_seeds, 2) - 1
     return (df + 1) / 2 * math.log1p(student(df) ** 2 / df)

@@ -115,19 +115,19 @@ class Run:
             raise QueryError(
                 "there are no thresholds without a rule: the sweep has no `solved: {metric, at_least}`"
             )
-        if at_steps is not None and any(
-            t.config.get("train", {}).get("schedule") == "cosine" for t in self.plan.trials
-        ):
-            raise QueryError(
-                "--at-steps needs a constant learning rate: under a cosine a smaller budget is another run"
-            )
         if at_steps is not None:
             self._check_budget(at_steps, axis)
         with self.store.naming_damage():
             return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
 
     def _check_budget(self, at_steps: int, along: AxisInfo) -> None:
-        """Beyond a trial's budget its outcome is unknown: QueryError."""
+        """A smaller budget may be another run, and beyond a trial's budget its outcome is unknown: QueryError."""
+        trainer = self.sweep.trainer
+        differs = next(
+            filter(None, (trainer.why_budget_matters(trial.config) for trial in self.plan.trials)), None
+        )
+        if differs is not None:
+            raise QueryError(f"--at-steps cannot be answered from these trials: {differs}")
         if along.name == "train.steps":
             raise QueryError("--at-steps does not go with thresholds along train.steps, which is the budget")
         if at_steps < 1:

@@ -17,7 +17,7 @@ import polars as pl
 import pytest
 
 from orchestrator import Run
-from orchestrator.errors import StoreError
+from orchestrator.errors import QueryError, StoreError
 from orchestrator.launch import launch, reconcile
 from orchestrator.store import Store
 from orchestrator.sweep import load_sweep
@@ -377,3 +377,30 @@ def test_provenance_grows_with_each_launch(sandbox: Sandbox) -> None:
         "packages",
     }
     assert launches[0]["packages"]["polars"] == pl.__version__
+
+
+@pytest.mark.parametrize(
+    ("task", "train", "why"),
+    [
+        ({}, {"schedule": "cosine"}, "the learning rate falls along a cosine that ends at the step budget"),
+        ({"curriculum": "staged"}, {}, "the stages of a staged curriculum divide the step budget"),
+        ({}, {}, None),
+    ],
+)
+def test_smaller_budgets_are_read_off_where_that_is_honest(
+    task: dict[str, Any], train: dict[str, Any], why: str | None, tmp_path: Path
+) -> None:
+    """Where the budget shapes the training from the start, `--at-steps` is refused with the reason."""
+    sweep = {
+        "name": "budget",
+        "task": {"name": "composition", "n": 4, "k": 2, "easy_fraction": 0.5, "eval_size": 8, **task},
+        "model": {"width": 8, "heads": 2, "depth": 1},
+        "train": {"steps": 4, "batch_size": 4, "eval_every": 2, **train},
+        "axes": {"data_size": [8, 16]},
+    }
+    run = launched(tmp_path, sweep)
+    if why is None:
+        assert run.thresholds(at_steps=2)["steps"].to_list() == [2]
+    else:
+        with pytest.raises(QueryError, match=f"cannot be answered from these trials: {why}"):
+            run.thresholds(at_steps=2)

@@ -128,6 +128,11 @@ class Trainer(Protocol):
         dropped, counted, and drawn as impossible."""
         ...
 
+    def why_budget_matters(self, config: Config) -> str | None:
+        """Why a trial with a smaller step budget would have been trained otherwise from the start; None: it
+        would be the beginning of this one, so that `solved_at_step` answers for every smaller budget."""
+        ...
+
     def metrics(self, config: Config) -> Sequence[str]:
         """Metrics of each evaluation, all floats. Empty: known only once reported."""
         ...

@@ -78,6 +78,9 @@ class FunctionTrainer:
     def impossible(self, config: Config) -> str | None:
         return None
 
+    def why_budget_matters(self, config: Config) -> str | None:
+        return None
+
     def metrics(self, config: Config) -> Sequence[str]:
         return ()
 

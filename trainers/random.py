@@ -20,7 +20,7 @@ MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 WEYL = (0x9E3779B9, 0xBB67AE85)
 ROUNDS = 10
 CHUNK = 1 << 14
-"""Counters worked on at once where there are many: the words then stay in the cache (5 times faster)."""
+"""Counters worked on at once where there are many: the words then stay in the cache."""
 SHUFFLE_PASSES = 4
 
 

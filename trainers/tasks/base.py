@@ -45,6 +45,10 @@ class Task(Protocol):
         """Why this cell cannot exist, or None."""
         ...
 
+    def why_budget_matters(self) -> str | None:
+        """Why the examples of a step depend on the step budget, or None. See `trainers.base.Trainer`."""
+        ...
+
     def metrics(self) -> Sequence[str]:
         """Names of the metrics, `test_accuracy` among them."""
         ...

@@ -240,6 +240,13 @@ class Composition:
 
     # What is stored
 
+    def why_budget_matters(self) -> str | None:
+        return (
+            "the stages of a staged curriculum divide the step budget"
+            if self.curriculum == "staged"
+            else None
+        )
+
     def metrics(self) -> Sequence[str]:
         """On the pool, on held-out hard examples, and held out per number of hops r.
 

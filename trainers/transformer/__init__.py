@@ -61,6 +61,11 @@ class Transformer:
     def impossible(self, config: Config) -> str | None:
         return task_of(config).impossible(config["train"]["batch_size"])
 
+    def why_budget_matters(self, config: Config) -> str | None:
+        if config["train"]["schedule"] == "cosine":
+            return "the learning rate falls along a cosine that ends at the step budget"
+        return task_of(config).why_budget_matters()
+
     def metrics(self, config: Config) -> Sequence[str]:
         return task_of(config).metrics()
 

@@ -29,7 +29,7 @@ from trainers.transformer.model import PackedTransformer
 from trainers.transformer.optimizer import AdamW, Settings
 
 CPU_SLOTS = 8
-"""On a CPU a step costs the same per trial from 1 to 8 slots and more beyond 16."""
+"""More slots gain nothing on a CPU (tests/benchmarks/step.py)."""
 CUDA_SLOTS = 256
 CUDA_GRID = 65_535
 CPU_EVALUATION_TOKENS, CUDA_EVALUATION_TOKENS = 1 << 14, 1 << 18
