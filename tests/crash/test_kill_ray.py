@@ -149,6 +149,13 @@ def finish(folder: Path, run_dir: Path) -> str:
     return done.stdout
 
 
+def leaves_nothing_and_goes_on(launch: Launch, folder: Path, run_dir: Path, undisturbed: Path) -> None:
+    """No process is left within ten seconds, and launching again ends with the undisturbed rows."""
+    wait_until(lambda: not launch.descendants(), 10)
+    finish(folder, run_dir)
+    assert_same(undisturbed, run_dir)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "victim",
@@ -169,9 +176,7 @@ def test_killed_and_launched_again(
     launch.kill(victim)
     # Without its driver Ray goes at once; without a part of Ray the driver waits for Ray's own time-outs.
     wait_until(lambda: launch.process.poll() is not None)
-    wait_until(lambda: not launch.descendants(), 10)
-    finish(folder, run_dir)
-    assert_same(undisturbed, run_dir)
+    leaves_nothing_and_goes_on(launch, folder, run_dir, undisturbed)
 
 
 @pytest.mark.slow
@@ -205,9 +210,7 @@ def test_a_signal_stops_cleanly(
     assert launch.process.returncode == 130
     assert re.search(r"stopped; \d+ of 24 trials are stored\. Launch again to go on\.", output), output
     assert list((run_dir / "packs").glob("*.attempt.*")) == [], "workers left in good order"
-    wait_until(lambda: not launch.descendants(), 10)
-    finish(folder, run_dir)
-    assert_same(undisturbed, run_dir)
+    leaves_nothing_and_goes_on(launch, folder, run_dir, undisturbed)
 
 
 @pytest.mark.slow
@@ -224,6 +227,4 @@ def test_a_second_ctrl_c_ends_it_at_once(
     output, _ = launch.process.communicate(timeout=20)
     assert launch.process.returncode == 130
     assert "launch again to go on" in output.lower()
-    wait_until(lambda: not launch.descendants(), 10)
-    finish(folder, run_dir)
-    assert_same(undisturbed, run_dir)
+    leaves_nothing_and_goes_on(launch, folder, run_dir, undisturbed)
