@@ -1,0 +1,40 @@
+"""How many drivers in a row ended without saying so: a successor that can only die again must not be queued
+for ever."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from cluster.files import read_json, write_atomically
+
+
+class Crashes:
+    """A count in the run directory. A driver counts itself when it begins; leaving in good order, or any trial
+    finished since, clears it."""
+
+    MOST: ClassVar[int] = 5
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "crashes.json"
+
+    @contextmanager
+    def counted(self, launch: int) -> Iterator[int]:
+        """Yields the crashes so far. An exception, or no end at all, leaves one more."""
+        count = self._count(launch)
+        self._write(launch, count + 1)
+        yield count
+        self.clear(launch)
+
+    def clear(self, launch: int) -> None:
+        self._write(launch, 0)
+
+    def _count(self, launch: int) -> int:
+        values = read_json(self.path) or {}
+        return int(values["n"]) if values.get("launch") == launch else 0
+
+    def _write(self, launch: int, n: int) -> None:
+        write_atomically(self.path, json.dumps({"launch": launch, "n": n}).encode())

@@ -1,0 +1,76 @@
+"""Processes of this user on this machine: how they are signalled, and how none is left behind."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+NOTICES = (signal.SIGTERM, signal.SIGUSR2)
+"""What SLURM sends to a job that is to go: SIGTERM at scancel, preemption and time limits; SIGUSR2 by
+`--signal`, some time before the time limit."""
+
+
+@contextmanager
+def notices_blocked() -> Iterator[None]:
+    """Processes that are started within never receive SLURM's notices.
+
+    Some of SLURM's proctrack plugins (linuxproc, pgid) signal every process of a job, not only its first:
+    Ray would stop before its workers could store what they have. A blocked signal stays blocked in children,
+    whatever they install.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_notices_here() -> None:
+    """Undo `notices_blocked` for a process that runs other people's code: it ignores the notices, and
+    processes that it starts take them as usual (`multiprocessing` ends its children with SIGTERM).
+    """
+    owner = os.getpid()
+
+    def ignore(number: int, _frame: object) -> None:
+        if os.getpid() != owner:  # a forked child has inherited this handler
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+
+    for number in NOTICES:
+        signal.signal(number, ignore)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)
+
+
+def die_with_parent() -> None:
+    """To be called in a new process: the kernel kills it when its parent ends, however that ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def kill_marked(variable: str, value: str, patience_s: float = 10.0) -> None:
+    """kill -9 every other process whose environment holds `variable` with this value, until none is left."""
+    deadline = time.monotonic() + patience_s
+    while (pids := list(_marked(f"{variable}={value}".encode()))) and time.monotonic() < deadline:
+        for pid in pids:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
+
+
+def _marked(entry: bytes) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        pid = int(folder.name)
+        if pid == os.getpid():
+            continue
+        try:
+            if entry in (folder / "environ").read_bytes().split(b"\0"):
+                yield pid
+        except OSError:
+            continue  # gone, or somebody else's

@@ -1,0 +1,28 @@
+"""Settings of every Ray that this project starts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+ENVIRONMENT = {
+    # After a kill -9 of Ray's control process everything else ends within seconds, not after a minute.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+OBJECT_STORE_BYTES = 100 * 1024**2
+"""Packs travel through the run directory; Ray's object store holds next to nothing."""
+
+
+def set_job_environment(token: Path) -> None:
+    """For a Ray of many machines that others use too. Before Ray is imported: it reads the mode then, and a
+    driver that learns it later tries for ever."""
+    os.environ.pop("RAY_ADDRESS", None)
+    os.environ.update(
+        ENVIRONMENT,
+        RAY_AUTH_MODE="token",
+        RAY_AUTH_TOKEN_PATH=str(token),
+        # Ray looks at the memory of the whole node, and would kill our workers for what others use.
+        RAY_memory_monitor_refresh_ms="0",
+    )

@@ -1,0 +1,71 @@
+"""Keeps as many jobs queued as a run needs: what is wanted minus what the scheduler has.
+
+Only a driver does this, at most once a minute, from the one look at the queue that all processes share.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from math import ceil
+
+from cluster.base import Backlog, Demand
+from cluster.errors import ClusterError
+from cluster.profile import Profile
+from cluster.queue import look
+from cluster.slurm import Slurm
+
+EVERY_S = 60.0
+PATIENCE_S = 30 * 60.0
+"""Longest pause between attempts where the scheduler refuses jobs from nodes."""
+
+
+def wanted_workers(profile: Profile, demand: Demand, backlog: Backlog) -> int:
+    """Worker jobs that have something to do, or soon will."""
+    packs = backlog.running + backlog.waiting
+    return min(profile.worker.max, ceil(packs / max(1, profile.worker.places(demand.cpus, demand.gpus))))
+
+
+@dataclass
+class Supply:
+    """The driver's side of the queue."""
+
+    slurm: Slurm
+    pause_s: float = EVERY_S
+    next_look: float = field(default_factory=lambda: time.monotonic() + EVERY_S)
+    changed_at: float = field(default_factory=time.time)
+    """When jobs were queued last, seconds since 1970: an older look at the queue doesn't show them."""
+    note: str = ""
+
+    def keep_up(self, backlog: Backlog) -> str:
+        """Queue what is missing, if it's time to look. Returns what went wrong the last time, if anything."""
+        if time.monotonic() >= self.next_look:
+            try:
+                self._queue_missing(backlog)
+                self.pause_s, self.note = EVERY_S, ""
+            except ClusterError as error:
+                self.pause_s, self.note = min(2 * self.pause_s, PATIENCE_S), str(error)
+            self.next_look = time.monotonic() + self.pause_s
+        return self.note
+
+    def queue_successor(self) -> None:
+        """One driver more, in place of the one that has begun."""
+        try:
+            self.slurm.submit_drivers(1)
+        except ClusterError as error:
+            self.note = f"no successor could be queued from here: {error}"
+
+    def _queue_missing(self, backlog: Backlog) -> None:
+        order = self.slurm.order
+        view = look(EVERY_S)
+        if view.problem:
+            raise ClusterError(view.problem)
+        if view.taken_at <= self.changed_at:
+            return
+        missing = wanted_workers(order.profile, order.demand, backlog) - self.slurm.workers(view)
+        if missing > 0:
+            self.changed_at = time.time()
+            self.slurm.submit_workers(missing)
+        if self.slurm.drivers(view) < 2:
+            self.changed_at = time.time()
+            self.slurm.submit_drivers(1)
