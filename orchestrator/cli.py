@@ -51,7 +51,11 @@ def launch(
     sweep_file: Annotated[Path, typer.Argument(metavar="SWEEP.yaml", help="The sweep file.")],
     run_dir: Annotated[Path | None, typer.Option(help="Directory to fill; runs/<name> unless given.")] = None,
     cluster: Annotated[
-        str, typer.Option(help="local: Ray on this machine. inline: this process, without Ray.")
+        str,
+        typer.Option(
+            help="local: Ray on this machine. PROFILE.yaml: jobs on SLURM; returns at once. host:port: a Ray "
+            "cluster that runs already. inline: this process, without Ray."
+        ),
     ] = "local",
     set_: SetOption = None,
     cpus: Annotated[float | None, typer.Option(help="CPU cores of a pack (pack.cpus).")] = None,
@@ -61,12 +65,13 @@ def launch(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing while it runs.")] = False,
 ) -> None:
     """Run what the sweep wants and the run directory lacks: start, resume and extend are the same command."""
-    from orchestrator.launch import describe, reconcile
+    from cluster.site import Site
+    from orchestrator.clusters import named_cluster
     from orchestrator.launch import launch as run_launch
+    from orchestrator.reconcile import describe, reconcile
+    from orchestrator.submit import submit
     from orchestrator.sweep import load_sweep
 
-    if cluster not in ("local", "inline"):
-        raise typer.BadParameter(f"{cluster!r} is none of: local, inline", param_hint="--cluster")
     if retry not in (None, "failed"):
         raise typer.BadParameter(f"{retry!r} is none of: failed", param_hint="--retry")
     overrides = list(set_ or [])
@@ -75,11 +80,18 @@ def launch(
     ]
     sweep = load_sweep(sweep_file, overrides)
     target = run_dir or Path("runs") / sweep.name
+    place = named_cluster(cluster)
+    retry_failed = retry == "failed"
     if not quiet or dry_run:
-        print(describe(sweep, target, reconcile(sweep, target, retry_failed=retry == "failed")), flush=True)
+        found = reconcile(sweep, target, place, retry_failed=retry_failed)
+        print(describe(sweep, target, found), flush=True)
     if dry_run:
         return
-    run_launch(sweep, target, cluster=cluster, retry_failed=retry == "failed", is_quiet=quiet)
+    if isinstance(place, Site):
+        for line in submit(sweep, target, place, retry_failed=retry_failed):
+            print(line, flush=True)
+        return
+    run_launch(sweep, target, cluster=place, retry_failed=retry_failed, is_quiet=quiet)
     if not quiet:
         _conclude(target)
 
@@ -90,6 +102,27 @@ def status(run: RunArgument) -> None:
     from orchestrator.report import status_lines
 
     print("\n".join(status_lines(_open(run))))
+
+
+@app.command()
+def cancel(run: RunArgument) -> None:
+    """Stop a run's jobs on SLURM. What is stored stays; launching again goes on from there."""
+    from orchestrator.submit import cancel as cancel_jobs
+
+    print("\n".join(cancel_jobs(run.absolute())))
+
+
+@app.command()
+def logs(
+    run: RunArgument,
+    failed: Annotated[bool, typer.Option("--failed", help="Only of what went wrong.")] = False,
+    lines: Annotated[int, typer.Option("-n", "--lines", min=0, help="How much of the end of each.")] = 10,
+) -> None:
+    """The ends of the logs of a run's jobs and workers."""
+    from orchestrator.job_report import log_lines
+
+    for line in log_lines(_open(run), failed_only=failed, n_lines=lines):
+        print(line)
 
 
 @app.command()
@@ -159,11 +192,16 @@ def schema() -> None:
 
 
 @app.command()
-def doctor() -> None:
-    """Check that this machine can run sweeps, and say what is missing."""
-    from orchestrator.doctor import examine
+def doctor(
+    cluster: Annotated[
+        Path | None, typer.Option(metavar="PROFILE.yaml", help="Check this profile against SLURM instead.")
+    ] = None,
+) -> None:
+    """Check that this machine can run sweeps, or queue them on SLURM, and say what is missing."""
+    from orchestrator.doctor import examine, examine_site
+    from orchestrator.profile_file import load_profile
 
-    findings = list(examine())
+    findings = list(examine() if cluster is None else examine_site(load_profile(cluster)))
     for finding in findings:
         print(finding)
     if not all(finding.is_good for finding in findings):

@@ -11,13 +11,14 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cluster.base import Backlog
 from orchestrator.errors import OrchestratorError
 from orchestrator.pack import Pack, make_packs
 from orchestrator.packs import Attempt, OpenPack, describe_deaths, open_packs, suspects
 from orchestrator.search.base import Search
 from orchestrator.store import Store
 from orchestrator.trial import Trial
-from orchestrator.worker import PackProgress, WorkOrder, outcome_rows
+from orchestrator.worker import PackProgress, WorkOrder, check_epoch, outcome_rows
 from trainers.base import Outcome
 
 MAX_DEATHS = 3
@@ -71,6 +72,10 @@ class Driver:
             return False
         return self.stop_requested or (not self.queue and self.search.is_finished)
 
+    def backlog(self) -> Backlog:
+        """How much is left, as far as the search has asked. May be called from another thread."""
+        return Backlog(len(self.running), len(self.queue), len(self.tally.statuses))
+
     def next_pack(self) -> str | None:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""
         while not self.stop_requested:
@@ -104,11 +109,14 @@ class Driver:
         """A worker has left in good order before its pack was done."""
         self.running.discard(pack_id)
 
-    def died(self, pack_id: str) -> None:
-        """A worker has died, or its trainer raised. The pack is tried again, split, or given up."""
+    def died(self, pack_id: str, live_nodes: Collection[str] | None = None) -> None:
+        """A worker has died, or its trainer raised. The pack is tried again, split, or given up. A death together
+        with its whole node (none of `live_nodes`) is not the trials' fault."""
         self.running.discard(pack_id)
         files = OpenPack(self.store, pack_id)
-        files.mark_death()
+        attempts = files.attempts()
+        if live_nodes is None or (attempts and attempts[-1].node in live_nodes):
+            files.mark_death()
         self.queue.appendleft(files.load())
 
     def abort(self, failure: OrchestratorError) -> None:
@@ -153,6 +161,7 @@ class Driver:
         self.queue.extendleft(reversed(parts))
 
     def _give_up(self, trial: Trial, error: str) -> None:
+        check_epoch(self.order)
         now = time.time()
         outcome = Outcome(
             trial.trial_id, "failed", {"stopped_by": "error"}, [], error=error, started_at=now, ended_at=now

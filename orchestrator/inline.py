@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cluster.base import Demand
+from cluster.local import Local
 from orchestrator.driver import Driver
 from orchestrator.errors import OrchestratorError
 from orchestrator.worker import Worker
+
+
+class Inline:
+    """The launching process alone, with the packs that a launch on this machine would make."""
+
+    name = "inline"
+    has_gpus = False
+
+    def places(self, demand: Demand) -> int:
+        return Local().places(demand)
 
 
 def run_inline(driver: Driver, watch: Callable[[], None]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,10 +15,12 @@ from pathlib import Path
 from orchestrator.errors import StoreError
 from orchestrator.publish import store_errors
 
+WAIT_S = 1.0
+
 
 @contextmanager
-def launch_lock(run: Path) -> Iterator[None]:
-    """Hold the run directory; StoreError, naming the holder, if another launch does.
+def launch_lock(run: Path, *, wait: bool = False) -> Iterator[None]:
+    """Hold the run directory. If another launch does: StoreError, naming the holder, or wait until it's gone.
 
     A flock goes with its process, however that ends, so there is no stale lock. The host and process id in
     the file are for people.
@@ -25,19 +29,33 @@ def launch_lock(run: Path) -> Iterator[None]:
     with store_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise StoreError(
-                f"{run}: another launch is running here ({_holder(path)}). "
-                "Wait for it or stop it; one launch at a time fills a run directory."
-            ) from None
+        while not _is_taken(descriptor):
+            if not wait:
+                raise StoreError(
+                    f"{run}: another launch is running here ({_holder(path)}). "
+                    "Wait for it or stop it; one launch at a time fills a run directory."
+                )
+            print(f"waiting for another launch ({_holder(path)})", flush=True)
+            time.sleep(WAIT_S)
         with store_errors(path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _is_taken(descriptor: int) -> bool:
+    """Whether the lock is ours now. Where the file system has no locks (Lustre without `flock`) it always is:
+    workers of an older launch are refused by its epoch in any case."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+    return True
 
 
 def is_locked(run: Path) -> bool:

@@ -36,6 +36,8 @@ class Attempt:
     pid: int
     active: tuple[str, ...] = ()
     error: str | None = None
+    node: str | None = None
+    """The cluster's name for the machine."""
     is_dead: bool = False
     """A driver saw it die. Otherwise the driver may have died first, or with it, and it may be nobody's fault."""
 
@@ -97,11 +99,11 @@ class OpenPack:
         if attempt is not None:
             AttemptFile(paths[-1], attempt).update(is_dead=True)
 
-    def begin_attempt(self, epoch: int) -> AttemptFile:
+    def begin_attempt(self, epoch: int, node: str | None = None) -> AttemptFile:
         paths = self._attempt_paths()
         n = int(paths[-1].name.split(".")[2]) + 1 if paths else 0
         path = self.intent_path.with_name(f"{self.pack_id}.attempt.{n:04d}.json")
-        attempt = AttemptFile(path, Attempt(epoch, socket.gethostname(), os.getpid()))
+        attempt = AttemptFile(path, Attempt(epoch, socket.gethostname(), os.getpid(), node=node))
         replace(path, attempt.content())
         return attempt
 

@@ -17,14 +17,19 @@ from typing import Any
 
 from orchestrator.publish import replace
 
+CODE_VERSION = "CODE_VERSION"
+"""Name of the file in a snapshot that says what it is a copy of."""
 _PACKAGES = ("torch", "ray", "polars", "numpy", "pydantic", "altair")
 
 
 @cache
 def code_version() -> str:
-    """The commit of this checkout (`+` if it has changes), else the installed version."""
+    """The commit of this checkout (`+` if it has changes), or of the one that this snapshot was taken of, else the
+    installed version."""
     version = _installed("transformer-orchestrator") or "unknown"
     root = Path(__file__).resolve().parent.parent
+    if (root / CODE_VERSION).exists():
+        return (root / CODE_VERSION).read_text()
     if not (root / ".git").exists():
         return version
     commit = _git(root, "rev-parse", "--short=12", "HEAD")

@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from orchestrator.errors import QueryError
+from orchestrator.job_report import Jobs
 from orchestrator.lock import is_locked
 from orchestrator.packs import open_packs
 from orchestrator.run import Run, Verdict
@@ -21,7 +22,7 @@ SHOWN = 20
 
 
 def status_lines(run: Run) -> Iterator[str]:
-    """How far the run is: from disk alone."""
+    """How far the run is: from disk, and for a run on SLURM from one look at the queue."""
     statuses = run.store.statuses()
     wanted = {trial.trial_id for trial in run.plan.trials}
     stored = {trial_id: status for trial_id, status in statuses.items() if trial_id in wanted}
@@ -38,7 +39,10 @@ def status_lines(run: Run) -> Iterator[str]:
     yield f"to run   {len(wanted) - len(stored)}"
     running = is_locked(run.path)
     yield f"open     {len(open_packs(run.store))} packs" + ("; a launch is at work" if running else "")
-    if not running and len(stored) < len(wanted):
+    jobs = Jobs.of(run.path)
+    if jobs:
+        yield from jobs.lines()
+    elif not running and len(stored) < len(wanted):
         yield "         launch the sweep again to go on"
     yield from _unreported_metric(run)
     yield from _list("failed", _failed(run) if "failed" in stored.values() else [])

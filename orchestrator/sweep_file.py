@@ -76,7 +76,12 @@ class PackSettings(_Part):
         default=None, ge=1, description="Trials trained at once; chosen for the device unless set."
     )
     cpus: float = Field(default=1.0, gt=0, description="CPU cores of a pack; fractions allowed.")
-    gpus: float = Field(default=0.0, ge=0, description="GPUs of a pack; fractions allowed.")
+    gpus: float | None = Field(
+        default=None,
+        ge=0,
+        description="GPUs of a pack; fractions allowed. Unless set, one on a cluster whose workers have GPUs, "
+        "none anywhere else.",
+    )
 
 
 def _name(name: str) -> str:

@@ -10,10 +10,14 @@ import logging
 import os
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from cluster.base import Demand
+from cluster.node_folder import Presence
+from cluster.processes import ignore_notices_here
 from orchestrator.driver import Driver
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.packs import worker_log
@@ -32,15 +36,16 @@ _ENVIRONMENT = {
 }
 
 
-def run_tune(driver: Driver, watch: Callable[[], None], *, cpus: float, gpus: float) -> None:
+def run_tune(driver: Driver, watch: Callable[[], None], demand: Demand) -> None:
     """Run until the driver is finished, on the Ray cluster that this process is connected to. `watch` is
-    called several times a second. `cpus`, `gpus`: what one pack takes, fractions allowed."""
+    called several times a second."""
     os.environ.update(_ENVIRONMENT)
     from ray import tune
 
     # A failed pack is the driver's business, and its error is in the rows.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     scratch = driver.store.path / "cluster" / f"tune-{driver.order.epoch}"
+    scratch.mkdir(mode=0o700, exist_ok=True)  # pickles lie there
     try:
         tune.run(
             tune.with_parameters(_trainable(), order=driver.order),
@@ -49,7 +54,7 @@ def run_tune(driver: Driver, watch: Callable[[], None], *, cpus: float, gpus: fl
             search_alg=_searcher(driver, watch),
             stop=_stopper(driver),
             num_samples=-1,
-            resources_per_trial={"cpu": cpus, "gpu": gpus},
+            resources_per_trial={"cpu": demand.cpus, "gpu": demand.gpus},
             reuse_actors=True,
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             raise_on_failed_trial=False,
@@ -60,6 +65,7 @@ def run_tune(driver: Driver, watch: Callable[[], None], *, cpus: float, gpus: fl
 
 
 def _trainable() -> type:
+    import ray
     from ray import tune
 
     class PackTrainable(tune.Trainable):  # type: ignore[misc]
@@ -68,6 +74,10 @@ def _trainable() -> type:
         def setup(self, config: dict[str, Any], order: WorkOrder) -> None:
             self.order = order
             self.worker: Worker | None = None
+            self.node_id: str = ray.get_runtime_context().get_node_id()
+            self.presence = Presence.from_environment()
+            if self.presence.path is not None:
+                ignore_notices_here()
             _log_to(order.run_dir / "logs")
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,11 +88,17 @@ def _trainable() -> type:
             # Whatever ends a worker here, it is not to leave in good order when Tune cleans up after it.
             worker, self.worker = self.worker, None
             try:
-                worker = worker or Worker(self.order, self.config["pack_id"])
+                if self.presence.is_asked_to_leave:
+                    self._leave_with_node(worker)
+                self.presence.busy()
+                worker = worker or Worker(self.order, self.config["pack_id"], node=self.node_id)
                 progress = worker.advance()
             except OrchestratorError as failure:
+                self.presence.free()
                 return {"failure": str(failure), "done": True}
-            if not progress.is_done:
+            if progress.is_done:
+                self.presence.free()
+            else:
                 self.worker = worker
             return {
                 "trial_steps": progress.trial_steps,
@@ -95,8 +111,24 @@ def _trainable() -> type:
             worker, self.worker = self.worker, None
             if worker is not None:
                 worker.leave()
+            self.presence.free()
+
+        def _leave_with_node(self, worker: Worker | None) -> NoReturn:
+            """Store everything and wait for the end of this node; the driver then gives the pack to another one."""
+            if worker is not None:
+                worker.leave()
+            self.presence.free()
+            while True:
+                time.sleep(1)
 
     return PackTrainable
+
+
+def _live_nodes() -> set[str]:
+    """Ray's ids of the machines that are there."""
+    import ray
+
+    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
 
 
 def _log_to(folder: Path) -> None:
@@ -121,7 +153,11 @@ def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
             watch()
             if driver.is_finished:
                 return str(Searcher.FINISHED)
-            pack_id = driver.next_pack()
+            try:
+                pack_id = driver.next_pack()
+            except OrchestratorError as failure:  # raised here it would end Tune in its own words
+                driver.abort(failure)
+                return None
             if pack_id is None:
                 return str(Searcher.FINISHED) if driver.is_finished else None
             self.packs[trial_id] = pack_id
@@ -147,7 +183,7 @@ def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
             elif driver.stop_requested and not error:
                 driver.left(pack_id)
             else:
-                driver.died(pack_id)
+                driver.died(pack_id, _live_nodes())
 
         def save(self, checkpoint_path: str) -> None:
             """Nothing: the store is the state."""

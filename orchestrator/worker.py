@@ -80,12 +80,13 @@ class Worker:
     pack half done. An exception out of `advance` is recorded in the attempt and goes on to the caller.
     """
 
-    def __init__(self, order: WorkOrder, pack_id: str) -> None:
+    def __init__(self, order: WorkOrder, pack_id: str, node: str | None = None) -> None:
+        """`node`: the cluster's name for this machine."""
         self.order, self.store = order, Store(order.run_dir)
         self.files = OpenPack(self.store, pack_id)
         self.trials = {trial.trial_id: trial for trial in self.files.load().trials}
         self._check_epoch()
-        self.attempt = self.files.begin_attempt(order.epoch)
+        self.attempt = self.files.begin_attempt(order.epoch, node)
         self.published = self._published()
         self.pending: list[Outcome] = []
         self.curves_schema = pl.Schema(order.curves_schema)
@@ -239,8 +240,13 @@ class Worker:
         return set(self.store.statuses_in(self.files.pack_id))
 
     def _check_epoch(self) -> None:
-        if self.store.epoch != self.order.epoch:
-            raise Superseded(f"{self.order.run_dir}: a newer launch is in charge")
+        check_epoch(self.order)
+
+
+def check_epoch(order: WorkOrder) -> None:
+    """Raises Superseded if another driver has begun since this order was given."""
+    if Store(order.run_dir).epoch != order.epoch:
+        raise Superseded(f"{order.run_dir}: a newer launch is in charge")
 
 
 def axis_values(config: Config, order: WorkOrder) -> dict[str, Any]:

@@ -169,7 +169,15 @@ MISTAKES: list[tuple[Sequence[str], str]] = [
     (["thresholds", "runs/cli", "--along", "nothing"], "error: there is no axis 'nothing'"),
     (["launch", "missing.yaml"], "missing.yaml"),
     (["launch", "sweep.yaml", "--set", "nme=x"], "nme"),
-    (["launch", "sweep.yaml", "--cluster", "ray://head:10001"], "is none of: local, inline"),
+    (
+        ["launch", "sweep.yaml", "--cluster", "ray://head:10001"],
+        "Ray's client mode cannot run a sweep. Run the launch",
+    ),
+    (
+        ["launch", "sweep.yaml", "--cluster", "nearby"],
+        "error: 'nearby' is no cluster: local, inline, a profile",
+    ),
+    (["cancel", "runs/cli"], "was not launched on SLURM (a local launch is stopped with Ctrl-C)"),
     (
         ["launch", "sweep.yaml", "--gpus", "1", "--run-dir", "gpus"],
         "error: a pack wants 1 GPUs and this machine has 0: launch with --gpus 0",

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestrator import Run
+from orchestrator.inline import Inline
 from orchestrator.launch import launch
 from orchestrator.sweep import load_sweep
 
@@ -29,7 +30,7 @@ def drawn(folder: Path, **sections: Any) -> dict[str, Any]:
     (folder / f"{module}.py").write_text(FUNCTION)
     sweep = {"name": "s", "trainer": f"{module}:train", "axes": {"k": [1, 2, 3], "depth": [1, 2], "seed": 2}}
     (folder / "sweep.yaml").write_text(json.dumps({**sweep, **sections}))
-    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster="inline", is_quiet=True)
+    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster=Inline(), is_quiet=True)
     chart: Any = Run(folder / "run").plot(x="k", y="depth", value="accuracy")
     spec: dict[str, Any] = chart.to_dict()
     return spec

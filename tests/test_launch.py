@@ -16,9 +16,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from cluster.base import Cluster
+from cluster.local import Local
 from orchestrator import Run
 from orchestrator.errors import QueryError, StoreError
-from orchestrator.launch import launch, reconcile
+from orchestrator.inline import Inline
+from orchestrator.launch import launch
+from orchestrator.reconcile import reconcile
 from orchestrator.store import Store
 from orchestrator.sweep import load_sweep
 
@@ -47,6 +51,9 @@ def train(config, report):
 """
 
 
+INLINE = Inline()
+
+
 class Sandbox:
     """A folder with a user's module and a sweep file; remembers nothing between launches but the disk."""
 
@@ -60,7 +67,7 @@ class Sandbox:
         path.write_text(json.dumps({**SWEEP, "trainer": f"{self.module}:train", **changes}))
         return path
 
-    def launch(self, cluster: str = "inline", retry_failed: bool = False, **changes: Any) -> Run:
+    def launch(self, cluster: Cluster | Inline = INLINE, retry_failed: bool = False, **changes: Any) -> Run:
         sweep = load_sweep(self.write(changes))
         launch(sweep, self.run_dir, cluster=cluster, retry_failed=retry_failed, is_quiet=True)
         return Run(self.run_dir)
@@ -206,18 +213,21 @@ def test_finished_trials_are_published_behind_a_long_one(tmp_path: Path) -> None
 
 def launched(folder: Path, sweep: Mapping[str, Any]) -> Run:
     (folder / "sweep.yaml").write_text(json.dumps(sweep))
-    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster="inline", is_quiet=True)
+    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster=Inline(), is_quiet=True)
     return Run(folder / "run")
 
 
 def test_the_plan_says_what_would_happen(sandbox: Sandbox) -> None:
     """Reconciling before a launch reads only; it counts wanted, stored and to run."""
     sweep = load_sweep(sandbox.write({}))
-    found = reconcile(sweep, sandbox.run_dir)
+    found = reconcile(sweep, sandbox.run_dir, Inline())
     assert (len(found.plan.trials), len(found.statuses), len(found.to_run), found.n_packs) == (6, 0, 6, 2)
     assert not sandbox.run_dir.exists()
     sandbox.launch()
-    assert len(reconcile(load_sweep(sandbox.write({"axes": {"x": [1, 5]}})), sandbox.run_dir).to_run) == 1
+    assert (
+        len(reconcile(load_sweep(sandbox.write({"axes": {"x": [1, 5]}})), sandbox.run_dir, Inline()).to_run)
+        == 1
+    )
 
 
 def test_a_failing_trial_is_a_row_and_the_sweep_goes_on(sandbox: Sandbox) -> None:
@@ -246,7 +256,7 @@ def test_retry_runs_failed_trials_again(sandbox: Sandbox) -> None:
 @pytest.mark.slow
 def test_a_trial_that_kills_its_worker_fails_alone(sandbox: Sandbox) -> None:
     """Three dead workers, then the trial is failed; its neighbours are stored as if nothing had happened."""
-    run = sandbox.launch("local", axes={"x": [1, 666, 2, 3]})
+    run = sandbox.launch(Local(), axes={"x": [1, 666, 2, 3]})
     assert statuses(run) == {
         (1.0, 0): "unsolved",
         (2.0, 0): "solved",

@@ -16,6 +16,7 @@ import pytest
 from orchestrator import Run
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
+from orchestrator.inline import Inline
 from orchestrator.launch import launch
 from orchestrator.report import status_lines, threshold_lines
 from orchestrator.sweep import load_sweep
@@ -147,7 +148,7 @@ def launched(folder: Path, **sections: Any) -> Run:
     sweep = {"name": "s", "trainer": f"{module}:train", "axes": {"x": [1, 2, 3, 4], "seed": 2}}
     sweep |= {"solved": {"metric": "accuracy", "at_least": 1}, "search": {"along": "x"}, **sections}
     (folder / "sweep.yaml").write_text(json.dumps(sweep))
-    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster="inline", is_quiet=True)
+    launch(load_sweep(folder / "sweep.yaml"), folder / "run", cluster=Inline(), is_quiet=True)
     return Run(folder / "run")
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import orchestrator.inline
 import orchestrator.launch
 import trainers.transformer.engine  # noqa: F401
+from orchestrator.inline import Inline
 from orchestrator.launch import launch
 from orchestrator.sweep import load_sweep
 from orchestrator.worker import WorkOrder
@@ -60,7 +61,7 @@ def launch_once(sweep: str, run_dir: Path, kill_at: int) -> int:
         # Write as often as can be, so that there are many moments to die at.
         often = functools.partial(WorkOrder, publish_every_s=0.0, checkpoint_every_s=0.0)
         orchestrator.launch.WorkOrder = often  # type: ignore[misc, assignment]
-        launch(load_sweep(sweep), run_dir, cluster="inline", is_quiet=True)
+        launch(load_sweep(sweep), run_dir, cluster=Inline(), is_quiet=True)
         run_dir.with_suffix(".calls").write_text(str(fuse.calls))
         status = 0
     finally:
