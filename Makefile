@@ -2,13 +2,16 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check setup clean
+.PHONY: demo test test-slurm check setup clean
 
 demo: setup  ## train the quickstart sweep (2-3 minutes on two cores) and say where its figure is
 	$(BIN)/orchestrator launch sweeps/quickstart.yaml
 
-test: setup  ## every test
+test: setup  ## every test but those on SLURM
 	$(BIN)/python -m pytest
+
+test-slurm: setup  ## on a real SLURM that it starts: root, and apt-get install slurm-wlm slurmdbd munge mariadb-server
+	$(BIN)/python -m pytest -m slurm
 
 check: setup  ## style and types
 	$(BIN)/ruff check .
