@@ -32,5 +32,5 @@ def _gpus(environ: Mapping[str, str]) -> int:
     """GPUs that this job sees; SLURM_GPUS_ON_NODE alone isn't set by every configuration."""
     visible = environ.get("CUDA_VISIBLE_DEVICES")
     if visible is not None:
-        return len([name for name in visible.split(",") if name and name != "NoDevFiles"])
+        return len([name for name in visible.split(",") if name not in ("", "-1", "NoDevFiles")])
     return int(environ.get("SLURM_GPUS_ON_NODE", "0"))

@@ -4,12 +4,16 @@ for ever."""
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import ClassVar
 
+from cluster.errors import ClusterError
 from cluster.files import read_json, write_atomically
+
+_log = logging.getLogger(__name__)
 
 
 class Crashes:
@@ -30,7 +34,11 @@ class Crashes:
         self.clear(launch)
 
     def clear(self, launch: int) -> None:
-        self._write(launch, 0)
+        """A disk that is full now stops nothing here: the count stays, and the store complains."""
+        try:
+            self._write(launch, 0)
+        except ClusterError as error:
+            _log.warning("%s", error)
 
     def _count(self, launch: int) -> int:
         values = read_json(self.path) or {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import socket
 import sys
@@ -42,7 +43,7 @@ class Head(Site):
     def connected(self, demand: Demand, epoch: int, backlog: Callable[[], Backlog]) -> Iterator[None]:
         """Within it this process is the run's Ray head, and jobs are queued as they are needed."""
         self.places(demand)  # or ClusterError
-        with scratch_folder(Path(self.profile.scratch)) as scratch, _ray(scratch) as address:
+        with scratch_folder(Path(self.profile.scratch)) as scratch, _ray(scratch, self.order.code) as address:
             state = HeadState(
                 launch=self.order.launch,
                 epoch=epoch,
@@ -97,11 +98,12 @@ class Head(Site):
 
 
 @contextmanager
-def _ray(scratch: Path) -> Iterator[str]:
-    """A Ray head in this process; yields its address."""
+def _ray(scratch: Path, code: Path) -> Iterator[str]:
+    """A Ray head in this process; yields its address. Workers import from `code`: Ray has them look first where
+    the driver was at this moment."""
     import ray
 
-    with notices_blocked():
+    with notices_blocked(), contextlib.chdir(code):
         context = ray.init(
             address="local",
             num_cpus=0,

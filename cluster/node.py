@@ -14,9 +14,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 from cluster.allocation import Allocation
 from cluster.crashes import Crashes
@@ -50,36 +51,51 @@ MAX_SHORT_STAYS = 5
 def run_driver(order: Order) -> None:
     """A driver job: go on with the run until it is finished or SLURM wants the machine back."""
     allocation = Allocation.from_environment()
-    rendezvous = Rendezvous(order.folder)
-    with JobRecord.begin(order.jobs, "driver", order.launch) as record:
+    with JobRecord.begin(order.jobs, "driver", order.launch) as record, _told_to_leave() as leaving:
         _take_over_environment(order)
-        if end := rendezvous.end(order.launch):
+        if end := Rendezvous(order.folder).end(order.launch):
             record.change("left", f"the run is {end.state}")
             return
-        supply = Supply(Slurm(order))
-        supply.queue_successor()
         crashes = Crashes(order.folder)
         with crashes.counted(order.launch) as n_before:
             if n_before >= crashes.MOST:
-                message = (
-                    f"{n_before} drivers in a row ended too soon, and no trial was finished meanwhile; "
-                    f"orchestrator logs {order.run} --failed says more"
-                )
-                _end(order, End(order.launch, "failed", message))
-                raise ClusterError(message)
+                _give_up(order, n_before)
             record.change("driving")
-            head = Head(
-                order.profile_name,
-                order.profile,
-                order,
-                allocation,
-                supply,
-                lambda: crashes.clear(order.launch),
-            )
-            is_done = _entry(order.entry)(order.code, order.run, head)
-        if is_done:
-            _end(order, End(order.launch, "finished"))
-        record.change("left", "the run is finished" if is_done else "told to leave")
+            supply = Supply(Slurm(order))
+            if not record.record.restarts:  # one that was requeued has its successor
+                supply.queue_successor()
+            conclude = None if leaving.is_set() else _drive(order, allocation, supply, crashes)
+        if conclude is None:
+            record.change("left", "told to leave")
+            return
+        _end(order, End(order.launch, "finished"))
+        record.change("left", "the run is finished")
+        conclude()
+
+
+def _drive(
+    order: Order, allocation: Allocation, supply: Supply, crashes: Crashes
+) -> Callable[[], None] | None:
+    """Go on with the run."""
+    head = Head(
+        order.profile_name,
+        order.profile,
+        order,
+        allocation,
+        supply,
+        on_progress=lambda: crashes.clear(order.launch),
+    )
+    conclude: Callable[[], None] | None = _entry(order.entry)(order.code, order.run, head)
+    return conclude
+
+
+def _give_up(order: Order, n_crashes: int) -> NoReturn:
+    message = (
+        f"{n_crashes} drivers in a row ended too soon, and no trial was finished meanwhile; "
+        f"orchestrator logs {order.run} --failed says more"
+    )
+    _end(order, End(order.launch, "failed", message))
+    raise ClusterError(message)
 
 
 def _entry(name: str):  # type: ignore[no-untyped-def]
@@ -186,7 +202,7 @@ def _joined(
 def _ray_start(head: HeadState, allocation: Allocation, temp_dir: Path) -> list[str]:
     assert head.address is not None
     return [
-        *(sys.executable, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
+        *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
         f"--address={head.address}",
         f"--num-cpus={allocation.cpus}",
         f"--num-gpus={allocation.gpus}",

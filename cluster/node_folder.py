@@ -25,15 +25,23 @@ class NodeFolder:
 
     def environment(self) -> dict[str, str]:
         """What the processes of this node inherit."""
-        return {VARIABLE: str(self.path)}
+        # SPT_NOENV: else Ray's agents overwrite what /proc shows of their environment when they name themselves,
+        # and `kill_marked` doesn't know them.
+        return {VARIABLE: str(self.path), "SPT_NOENV": "1"}
 
     def ask_to_leave(self) -> None:
         (self.path / "leave").touch()
 
     def busy_processes(self) -> list[int]:
         """Live processes that have something to store."""
-        pids = [int(path.name.removeprefix("busy-")) for path in self.path.glob("busy-*")]
-        return [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        live = []
+        for mark in self.path.glob("busy-*"):
+            pid = int(mark.name.removeprefix("busy-"))
+            if Path(f"/proc/{pid}").exists():
+                live.append(pid)
+            else:
+                mark.unlink(missing_ok=True)  # before another process gets this number
+        return live
 
 
 @dataclass(frozen=True)

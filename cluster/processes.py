@@ -35,16 +35,31 @@ def ignore_notices_here() -> None:
     """Undo `notices_blocked` for a process that runs other people's code: it ignores the notices, and
     processes that it starts take them as usual (`multiprocessing` ends its children with SIGTERM).
     """
-    owner = os.getpid()
-
-    def ignore(number: int, _frame: object) -> None:
-        if os.getpid() != owner:  # a forked child has inherited this handler
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-
     for number in NOTICES:
-        signal.signal(number, ignore)
+        signal.signal(number, _ignore)
+    # Held back while it forks: a notice that came before the child has its own handlers would be lost.
+    os.register_at_fork(before=_hold, after_in_parent=_release, after_in_child=_take_as_usual)
+    _release()
+
+
+def _ignore(_number: int, _frame: object) -> None:
+    """Not SIG_IGN, which programs that are started would inherit."""
+
+
+def _hold() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOTICES)
+
+
+def _release() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, NOTICES)
+
+
+def _take_as_usual() -> None:
+    """In a forked child. (A handler in Python would not do: it waits for long calls of C code to return.)"""
+    for number in NOTICES:
+        if signal.getsignal(number) is _ignore:
+            signal.signal(number, signal.SIG_DFL)
+    _release()
 
 
 def die_with_parent() -> None:

@@ -18,7 +18,8 @@ OBJECT_STORE_BYTES = 100 * 1024**2
 def set_job_environment(token: Path) -> None:
     """For a Ray of many machines that others use too. Before Ray is imported: it reads the mode then, and a
     driver that learns it later tries for ever."""
-    os.environ.pop("RAY_ADDRESS", None)
+    for name in ("RAY_ADDRESS", "RAY_AUTH_TOKEN"):  # the user's own would go before ours
+        os.environ.pop(name, None)
     os.environ.update(
         ENVIRONMENT,
         RAY_AUTH_MODE="token",

@@ -11,7 +11,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from cluster.errors import ClusterError
@@ -38,7 +38,7 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        _remove(folder)
         os.close(descriptor)
 
 
@@ -53,8 +53,18 @@ def _remove_abandoned(parent: Path) -> None:
             continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
+            _remove(folder)
         except BlockingIOError:
             pass
         finally:
             os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    """The lock goes last: where a process still writes something, the next job finds the folder again."""
+    with suppress(FileNotFoundError):
+        inside = [path for path in folder.iterdir() if path.name != _LOCK]
+        for path in inside:
+            shutil.rmtree(path, ignore_errors=True)
+        if not any(path.exists() for path in inside):
+            shutil.rmtree(folder, ignore_errors=True)

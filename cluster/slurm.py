@@ -11,8 +11,10 @@ import io
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -66,8 +68,14 @@ class Slurm:
             options["dependency"] = f"after:{after}"
         queued: list[Queued] = []
         for array in arrays(n, rounds, self.max_array_size):
-            with _less_if_limited(bool(queued)):
+            try:
                 queued.append(self._submit_most(options, run_worker, array))
+            except ClusterError as error:
+                if not queued or not _SUBMIT_LIMIT.search(str(error)):
+                    raise
+                break
+            if queued[-1].array.tasks < array.tasks:
+                break
         return queued
 
     def cancel_pending(self) -> None:
@@ -86,7 +94,7 @@ class Slurm:
     def max_array_size(self) -> int:
         """Array indices of this site end before it."""
         found = re.search(r"^MaxArraySize\s*=\s*(\d+)", scheduler("scontrol", "show", "config"), re.MULTILINE)
-        return int(found[1]) if found else DEFAULT_MAX_ARRAY_SIZE
+        return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY_SIZE  # 0: this site has no arrays
 
     def _submit_most(self, options: Mapping[str, object], job: Callable[..., None], array: Array) -> Queued:
         """As much of an array as the site's submit limits allow."""
@@ -106,21 +114,26 @@ class Slurm:
         from submitit.core.utils import FailedJobError
 
         profile, folder = self.order.profile, self.order.jobs
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _submission_environment():
-            executor = SlurmExecutor(folder=folder, python=shlex.quote(profile.python or sys.executable))
-            executor.update_parameters(
-                job_name=name,
-                setup=self._setup(),
-                signal_delay_s=profile.notice_s,
-                array_parallelism=array.at_once,
-                wckey=None,  # submitit's own is refused where sites check them
-                additional_parameters=dict(options),
-            )
-            try:
+        _require("sbatch", "srun")
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with _submission_environment(), _quiet():
+                # -P: `-m` would put the folder where the launch was typed before the code of the snapshot.
+                python = f"{shlex.quote(profile.python or sys.executable)} -P"
+                executor = SlurmExecutor(folder=folder, python=python)
+                executor.update_parameters(
+                    job_name=name,
+                    setup=self._setup(),
+                    signal_delay_s=profile.notice_s,
+                    array_parallelism=array.at_once,
+                    wckey=None,  # submitit's own is refused where sites check them
+                    additional_parameters=dict(options),
+                )
                 jobs = executor.map_array(job, [self.order] * array.tasks)
-            except FailedJobError as error:
-                raise ClusterError(f"SLURM refused {name}: {scheduler_words(str(error))}") from error
+        except FailedJobError as error:
+            raise ClusterError(f"SLURM refused {name}: {scheduler_words(str(error))}") from error
+        except OSError as error:  # of the job's files, or no process can be started
+            raise ClusterError(f"{name} could not be queued: {error}") from error
         return Queued(str(jobs[0].job_id).split("_")[0], array)
 
     def _setup(self) -> list[str]:
@@ -155,19 +168,17 @@ def cancel(*names: str) -> None:
 
 def scheduler(*command: str) -> str:
     """What a program of SLURM's prints. Raises ClusterError with its own words."""
+    _require(command[0])
     try:
         done = subprocess.run(
             command,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
             timeout=60,
             check=False,
             env=clean_environment(os.environ),
         )
-    except FileNotFoundError as error:
-        raise ClusterError(
-            f"{command[0]} is not on this machine: launch from a login node of the cluster"
-        ) from error
     except subprocess.TimeoutExpired as error:
         raise ClusterError(f"{shlex.join(command)}: no answer from SLURM within a minute") from error
     if done.returncode:
@@ -175,30 +186,26 @@ def scheduler(*command: str) -> str:
     return done.stdout
 
 
-@contextlib.contextmanager
-def _less_if_limited(has_some: bool) -> Iterator[None]:
-    """What is queued already is enough, if the site's limits allow no more."""
-    try:
-        yield
-    except ClusterError as error:
-        if not has_some or not _SUBMIT_LIMIT.search(str(error)):
-            raise
+def _require(*programs: str) -> None:
+    for program in programs:
+        if shutil.which(program) is None:
+            raise ClusterError(f"{program} is not on this machine: launch from a login node of the cluster")
 
 
 @contextlib.contextmanager
 def _submission_environment() -> Iterator[None]:
     """sbatch takes the environment for settings and for the job's own, so what an allocation around us has set
-    must go; and submitit prints what sbatch complained of, which the error says as well."""
-    before = dict(os.environ)
-    _replace_environment(clean_environment(before))
+    must go. What other threads set meanwhile stays."""
+    clean = clean_environment(os.environ)
+    removed = {name: os.environ.pop(name) for name in set(os.environ) - set(clean)}
     try:
-        with contextlib.redirect_stderr(io.StringIO()):
-            yield
+        yield
     finally:
-        _replace_environment(before)
+        os.environ.update(removed)
 
 
-def _replace_environment(wanted: Mapping[str, str]) -> None:
-    for name in set(os.environ) - set(wanted):
-        del os.environ[name]
-    os.environ.update(wanted)
+def _quiet() -> contextlib.AbstractContextManager[object]:
+    """submitit prints what sbatch complained of, which the error says as well. In a driver that's another thread,
+    and the first one may have something to say meanwhile."""
+    is_launch = threading.current_thread() is threading.main_thread()
+    return contextlib.redirect_stderr(io.StringIO()) if is_launch else contextlib.nullcontext()

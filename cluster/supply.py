@@ -6,6 +6,7 @@ Only a driver does this, at most once a minute, from the one look at the queue t
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -51,7 +52,7 @@ class Supply:
     def queue_successor(self) -> None:
         """One driver more, in place of the one that has begun."""
         try:
-            self.slurm.submit_drivers(1)
+            self._submit(self.slurm.submit_drivers, 1)
         except ClusterError as error:
             self.note = f"no successor could be queued from here: {error}"
 
@@ -62,10 +63,17 @@ class Supply:
             raise ClusterError(view.problem)
         if view.taken_at <= self.changed_at:
             return
+        # The successor first: workers may take all that the site's submit limits leave.
+        if self.slurm.drivers(view) < 2:
+            self._submit(self.slurm.submit_drivers, 1)
         missing = wanted_workers(order.profile, order.demand, backlog) - self.slurm.workers(view)
         if missing > 0:
-            self.changed_at = time.time()
-            self.slurm.submit_workers(missing)
-        if self.slurm.drivers(view) < 2:
-            self.changed_at = time.time()
-            self.slurm.submit_drivers(1)
+            self._submit(self.slurm.submit_workers, missing)
+
+    def _submit(self, submit: Callable[[int], object], n: int) -> None:
+        try:
+            submit(n)
+        finally:
+            self.changed_at = (
+                time.time()
+            )  # not before: sbatch takes its time, and somebody may look meanwhile

@@ -73,8 +73,10 @@ class Driver:
         return self.stop_requested or (not self.queue and self.search.is_finished)
 
     def backlog(self) -> Backlog:
-        """How much is left, as far as the search has asked. May be called from another thread."""
-        return Backlog(len(self.running), len(self.queue), len(self.tally.statuses))
+        """How much is left, as far as the search has asked; one pack, while it has not asked for any. May be called
+        from another thread."""
+        is_beginning = not (self.running or self.queue or self.search.is_finished)
+        return Backlog(len(self.running), len(self.queue) or is_beginning, len(self.tally.statuses))
 
     def next_pack(self) -> str | None:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
@@ -94,6 +95,8 @@ class Jobs:
         return f"as of {_ago(self.view.taken_at)}" + (", before this launch" if newer else "")
 
 
+_EXCEPTION = re.compile(r"\w+(:|$)")
+"""Why a job left, if not in our own words, which begin with two."""
 WORDS = {"joined": "joined", "waiting": "waiting for a driver", "left": "leaving"}
 
 
@@ -101,11 +104,12 @@ def log_lines(run: Run, *, failed_only: bool, n_lines: int) -> Iterator[str]:
     """The ends of the logs of jobs and workers, oldest first."""
     jobs = Jobs.of(run.path)
     folder = run.path / "cluster" / "jobs"
+    records = {record.job_id: record for record in read_records(folder)}
     for job_id in logged_jobs(folder) if jobs else ():
-        record = next((r for r in read_records(folder) if r.job_id == job_id), None)
+        record = records.get(job_id)
         if failed_only and not (jobs and has_failed(record, job_id, jobs.view)):
             continue
-        yield f"{_title(job_id, record)}"
+        yield _title(job_id, record)
         for path in log_paths(folder, job_id):
             yield from _end_of(path, n_lines)
     died = set(_logs_of_the_dead(run))
@@ -119,7 +123,7 @@ def has_failed(record: Record | None, job_id: str, view: QueueView) -> bool:
     if record is None:
         return not _is_alive(job_id, view)
     if record.state == "left":
-        return record.reason is not None and "Error" in record.reason.split(":")[0]
+        return record.reason is not None and _EXCEPTION.match(record.reason) is not None
     return not _is_alive(job_id, view)
 
 
@@ -137,7 +141,7 @@ def _logs_of_the_dead(run: Run) -> Iterator[str]:
 
 def _title(job_id: str, record: Record | None) -> str:
     if record is None:
-        return f"job {job_id}: ended before it could say anything"
+        return f"job {job_id}: has not said anything"
     reason = f" ({record.reason})" if record.reason else ""
     return f"{record.role} {job_id} on {record.node}: {record.state}{reason}, {record.changed_at}"
 

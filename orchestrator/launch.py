@@ -79,16 +79,15 @@ def launch(
     return driver.tally
 
 
-def drive(code: Path, run_dir: Path, cluster: Cluster) -> bool:
-    """In a driver job: go on with a run whose sweep lies in a snapshot. True once everything is stored, False if
-    the job was told to go."""
+def drive(code: Path, run_dir: Path, cluster: Cluster) -> Callable[[], None] | None:
+    """In a driver job: go on with a run whose sweep lies in a snapshot. Returns what draws the conclusions once
+    everything is stored, None if the job was told to leave."""
     try:
         launch(load_snapshot(code), run_dir, cluster=cluster, is_job=True)
     except Interrupted as stopped:
         print(stopped, flush=True)
-        return False
-    _conclude(run_dir)
-    return True
+        return None
+    return lambda: _conclude(run_dir)
 
 
 def _conclude(run_dir: Path) -> None:

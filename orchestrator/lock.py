@@ -29,14 +29,15 @@ def launch_lock(run: Path, *, wait: bool = False) -> Iterator[None]:
     with store_errors(path):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
-        while not _is_taken(descriptor):
+        if not _is_taken(descriptor):
             if not wait:
                 raise StoreError(
                     f"{run}: another launch is running here ({_holder(path)}). "
                     "Wait for it or stop it; one launch at a time fills a run directory."
                 )
             print(f"waiting for another launch ({_holder(path)})", flush=True)
-            time.sleep(WAIT_S)
+            while not _is_taken(descriptor):
+                time.sleep(WAIT_S)
         with store_errors(path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
@@ -45,11 +46,11 @@ def launch_lock(run: Path, *, wait: bool = False) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _is_taken(descriptor: int) -> bool:
+def _is_taken(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:
     """Whether the lock is ours now. Where the file system has no locks (Lustre without `flock`) it always is:
     workers of an older launch are refused by its epoch in any case."""
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
@@ -64,11 +65,7 @@ def is_locked(run: Path) -> bool:
     if not path.exists():
         return False
     with open(path) as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
+        return not _is_taken(file.fileno(), fcntl.LOCK_SH)
 
 
 def _holder(path: Path) -> str:

@@ -39,8 +39,8 @@ def code_version() -> str:
     return f"{version} {commit}{'+' if changed else ''}"
 
 
-def record_launch(path: Path, cluster: str) -> None:
-    """Append this launch to the run's `provenance.json`."""
+def record_launch(path: Path, cluster: str, **more: Any) -> None:
+    """Append this launch to the run's `provenance.json`. `more`: what else there is to know of the cluster."""
     launches: list[dict[str, Any]] = []
     try:
         launches = list(json.loads(path.read_text())["launches"])
@@ -53,6 +53,7 @@ def record_launch(path: Path, cluster: str) -> None:
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "command": shlex.join(sys.argv),
             "cluster": cluster,
+            **more,
             "host": socket.gethostname(),
             "platform": platform.platform(),
             "python": platform.python_version(),

@@ -34,10 +34,11 @@ def packing(sweep: Sweep, cluster: Places) -> Packing:
     restart makes the same packs. Raises ClusterError if the cluster has no place for a pack."""
     gpus = sweep.pack.gpus if sweep.pack.gpus is not None else float(cluster.has_gpus)
     demand = Demand(sweep.pack.cpus, gpus)
+    places = max(1, cluster.places(demand))
     if sweep.pack.size is not None:
         return Packing(demand, sweep.pack.size)
     largest = FUNCTION_PACK_SIZE if not sweep.trainer.fuses else GPU_PACK_SIZE if gpus else CPU_PACK_SIZE
-    shared = len(sweep.plan().trials) // (PACKS_PER_PLACE * max(1, cluster.places(demand)))
+    shared = len(sweep.plan().trials) // (PACKS_PER_PLACE * places)
     return Packing(demand, max(1, min(largest, shared)))
 
 

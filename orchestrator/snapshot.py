@@ -43,14 +43,26 @@ def take_snapshot(sweep: Sweep, folder: Path) -> Path:
     """Copy the code of this launch to `folder/<digest>`, unless it is there. Atomic.
 
     Raises StoreError if that can't be written, or not be imported from; SweepError if there is too much beside
-    the sweep file.
+    the sweep file, or something was edited since it was loaded.
     """
     folder = folder.absolute()
     if ":" in str(folder):
         raise StoreError(f"{folder}: Python imports from no path with a colon; launch with another --run-dir")
     contents = _contents(sweep)
     target = folder / _digest(contents)
-    return target if target.is_dir() else _write(contents, folder)
+    if not target.is_dir():
+        target = _write(contents, folder)
+    if sweep.is_function and not _is_as_loaded(sweep):
+        raise SweepError([sweep.document.mistake((), "its modules were edited meanwhile; launch again")])
+    return target
+
+
+def _is_as_loaded(sweep: Sweep) -> bool:
+    """The copied modules have the version that the trials were made with (or say themselves which they have)."""
+    try:
+        return sweep.trainer.version({}) == sweep.trainer_version  # reads the files again
+    except OSError:
+        return False
 
 
 def python_path(snapshot: Path) -> str:

@@ -52,9 +52,16 @@ def submit(sweep: Sweep, run_dir: Path, site: Site, *, retry_failed: bool = Fals
         if not found.to_run:
             yield "everything is stored: nothing to queue"
             return
+        if previous is not None:  # should jobs of it turn up again, after a reboot say, they end
+            _end(run, previous, "launched again")
         write_sweep(store, sweep)
         order = _order(sweep, store, site, previous.launch + 1 if previous else 1)
-        record_launch(store.path / "provenance.json", f"{site.name}: {asdict(site.profile)}")
+        record_launch(
+            store.path / "provenance.json",
+            site.name,
+            profile=asdict(site.profile),
+            snapshot=str(order.code.relative_to(store.path)),
+        )
         submission = Submission(
             launch=order.launch,
             profile=site.name,
@@ -76,10 +83,7 @@ def cancel(run: Path) -> Iterator[str]:
     submission = Submission.load(run)
     if submission is None:
         raise StoreError(f"{run}: was not launched on SLURM (a local launch is stopped with Ctrl-C)")
-    rendezvous = Rendezvous(run / "cluster")
-    end = rendezvous.end(submission.launch)
-    if end is None:
-        rendezvous.publish_end(End(submission.launch, "cancelled"))
+    end = _end(run, submission, "")
     slurm.cancel(submission.driver_name, submission.worker_name)
     shutil.rmtree(run / "cluster" / "secret", ignore_errors=True)
     yield f"{run}: was {end.state} already" if end else f"{run}: cancelled; launch again to go on"
@@ -117,7 +121,7 @@ def _queue(order: Order, submission: Submission, n_workers: int) -> Submission:
                 f"the site lets {accepted} workers be queued, and the profile wants at least {least}"
             )
     except ClusterError:
-        Rendezvous(order.folder).publish_end(End(order.launch, "cancelled", "could not be queued"))
+        _end(order.run, submission, "it could not be queued")
         slurm.cancel(submission.driver_name, submission.worker_name)
         raise
     return replace(
@@ -126,6 +130,15 @@ def _queue(order: Order, submission: Submission, n_workers: int) -> Submission:
         workers=_ids(workers),
         n_workers=accepted,
     )
+
+
+def _end(run: Path, submission: Submission, why: str) -> End | None:
+    """Say that a launch is over, unless it is; returns how it was over already."""
+    rendezvous = Rendezvous(run / "cluster")
+    end = rendezvous.end(submission.launch)
+    if end is None:
+        rendezvous.publish_end(End(submission.launch, "cancelled", why))
+    return end
 
 
 def _ids(queued: Sequence[slurm.Queued]) -> tuple[str, ...]:

@@ -83,7 +83,7 @@ def read_yaml(path: Path | str) -> YamlFile:
     except (OSError, ValueError) as error:
         raise _error(file, None, _unreadable(error)) from error
     if len(content) > MAX_BYTES:
-        raise _error(file, None, f"larger than {MAX_BYTES:,} bytes: this is no sweep file")
+        raise _error(file, None, f"larger than {MAX_BYTES:,} bytes: this is not written by hand")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -96,7 +96,7 @@ def _unreadable(error: OSError | ValueError) -> str:
     if isinstance(error, FileNotFoundError):
         return "no such file"
     if isinstance(error, IsADirectoryError):
-        return "is a directory, not a sweep file"
+        return "is a directory, not a file"
     return f"cannot be read: {getattr(error, 'strerror', None) or error}"
 
 
@@ -211,7 +211,9 @@ class _Reader:
     def value(self, node: yaml.Node, path: KeyPath) -> Any:
         self._n_nodes += 1
         if self._n_nodes > MAX_NODES:
-            raise _error(self.file, _line(node), f"more than {MAX_NODES:,} values: this is no sweep file")
+            raise _error(
+                self.file, _line(node), f"more than {MAX_NODES:,} values: this is not written by hand"
+            )
         if len(path) > MAX_DEPTH:
             raise _error(self.file, _line(node), f"nested deeper than {MAX_DEPTH} levels")
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":

@@ -124,7 +124,7 @@ def test_a_mistake_stands_at_the_nearest_thing_in_the_file() -> None:
         ("a: &b [*b]", "s.yaml:1: nested deeper than 50 levels"),
         ("[" * 5000, "s.yaml: nested deeper than 50 levels"),
         ("a: " + "[" * 60 + "]" * 60, "s.yaml:1: nested deeper than 50 levels"),
-        ("a: [" + "1," * 100_000 + "]", "s.yaml:1: more than 100,000 values: this is no sweep file"),
+        ("a: [" + "1," * 100_000 + "]", "s.yaml:1: more than 100,000 values: this is not written by hand"),
     ],
 )
 def test_bad_text_is_named_with_its_line(text: str, message: str) -> None:
@@ -149,7 +149,7 @@ def test_an_alias_bomb_is_refused_soon() -> None:
     )
     started = time.monotonic()
     message = _message(lambda: parse_yaml(f"a: &a [{'x,' * 9}]\n{levels}", "s.yaml"))
-    assert "s.yaml:1: more than 100,000 values: this is no sweep file" == message
+    assert "s.yaml:1: more than 100,000 values: this is not written by hand" == message
     assert time.monotonic() - started < 5
 
 
@@ -158,7 +158,7 @@ def test_an_alias_bomb_is_refused_soon() -> None:
     [
         (b"a: 1\nb: \xff\n", "{}:2: not UTF-8 text; save the file as UTF-8"),
         ("a: é".encode("utf-16"), "{}:1: not UTF-8 text; save the file as UTF-8"),
-        (b"a: " + b"x" * 1_000_000, "{}: larger than 1,000,000 bytes: this is no sweep file"),
+        (b"a: " + b"x" * 1_000_000, "{}: larger than 1,000,000 bytes: this is not written by hand"),
         (b"", "{}: the file is empty"),
     ],
 )
@@ -173,7 +173,7 @@ def test_a_file_that_is_not_there_or_no_file_is_named(tmp_path: Path) -> None:
     """A missing file, a directory and an impossible name are told apart."""
     missing, nul = tmp_path / "a b 'ü'.yaml", "a\0b.yaml"
     assert f"{missing}: no such file" == _message(lambda: read_yaml(missing))
-    assert f"{tmp_path}: is a directory, not a sweep file" == _message(lambda: read_yaml(tmp_path))
+    assert f"{tmp_path}: is a directory, not a file" == _message(lambda: read_yaml(tmp_path))
     assert "'a\\x00b.yaml': cannot be read: embedded null byte" == _message(lambda: read_yaml(nul))
     too_long = tmp_path / ("x" * 300)
     assert f"{too_long}: cannot be read: File name too long" == _message(lambda: read_yaml(too_long))

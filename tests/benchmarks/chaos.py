@@ -2,9 +2,9 @@
 
     python tests/benchmarks/chaos.py [--minutes 10] [--trials 600] [--seed 0] [--keep FOLDER]
 
-Kills (SIGKILL) drivers, packs' processes, raylets and whole nodes with their slurmd; cancels drivers and workers;
-preempts nodes. Then lets the sweep finish, runs it again undisturbed in one process, and compares the rows bit for
-bit. Needs Debian's slurm-wlm, slurmdbd, munge and mariadb-server, and root.
+Kills (SIGKILL) drivers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels drivers and
+workers; preempts nodes. Then lets the sweep finish, runs it again undisturbed in one process, and compares the rows
+bit for bit. Needs Debian's slurm-wlm, slurmdbd, munge and mariadb-server, and root.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -71,8 +72,9 @@ class Chaos:
         """By name; each says whether there was anything to hit."""
         return {
             "kill -9 driver": lambda: self._kill(self._driver_process()),
-            "kill -9 pack": lambda: self._kill(self._one_of("ray::")),
-            "kill -9 raylet": lambda: self._kill(self._one_of("raylet/raylet")),
+            "kill -9 pack": lambda: self._kill(self._one_of(r"^ray::(_Inner|PackTrainable)")),
+            "kill -9 raylet": lambda: self._kill(self._one_of(r"raylet/raylet")),
+            "kill -9 gcs_server": lambda: self._kill(self._one_of(r"gcs_server")),
             "kill -9 slurmd and its node": self._kill_node,
             "scancel driver": lambda: self._cancel(self._driver_job()),
             "scancel worker": lambda: self._cancel(self._worker_job()),
@@ -103,11 +105,11 @@ class Chaos:
         processes = self.slurm.processes_of(job.job_id) if job else []
         return next((p for p in processes if "submitit.core._submit" in command_line(p)), None)
 
-    def _one_of(self, words: str) -> psutil.Process | None:
+    def _one_of(self, pattern: str) -> psutil.Process | None:
         """A process of any of the run's Rays."""
         token = str(self.run / "cluster" / "secret" / "token")
         ours = self.slurm.processes(RAY_AUTH_TOKEN_PATH=token)
-        found = [process for process in ours if words in command_line(process)]
+        found = [process for process in ours if re.search(pattern, command_line(process))]
         return self.random.choice(found) if found else None
 
     def _kill(self, process: psutil.Process | None) -> bool:
