@@ -58,9 +58,9 @@ def count_cpus() -> int:
     return len(os.sched_getaffinity(0))
 
 
-def count_gpus() -> int:
+def count_gpus(devices: Path = Path("/dev")) -> int:
     """The NVIDIA GPUs that this process may use. (Asked of the kernel: CUDA takes a second to start.)"""
-    n_there = len(list(Path("/dev").glob("nvidia[0-9]*")))
+    n_there = len(list(devices.glob("nvidia[0-9]*")))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None or not n_there:
         return n_there

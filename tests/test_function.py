@@ -186,10 +186,26 @@ def test_version_covers_the_modules_beside(tmp_path: Path, monkeypatch: pytest.M
             f"from helper_{i} import help_\ndef train(config, report): help_()\n"
         )
         version = FunctionTrainer.load(f"beside_{i}:train").version({})
-        names = [module.__name__ for module in _own_modules(sys.modules[f"beside_{i}"])]
+        names = [path.stem for path in _own_modules(sys.modules[f"beside_{i}"])]
         assert names == [f"beside_{i}", f"deep_{i}", f"helper_{i}"]
         versions.append(version)
     assert len(set(versions)) == 3
+
+
+def test_version_covers_a_number_from_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`from numbers_beside import N`: a number does not tell which module it comes from, the import does."""
+    monkeypatch.syspath_prepend(tmp_path)
+    versions = []
+    for n in (1, 2):
+        (tmp_path / f"numbers_{n}.py").write_text(f"N = {n}\n")
+        (tmp_path / f"counting_{n}.py").write_text(
+            f"try:\n    from numbers_{n} import N\nexcept ImportError:\n    N = 0\n"
+            "def train(config, report): import json\n"
+        )
+        versions.append(FunctionTrainer.load(f"counting_{n}:train").version({}))
+        names = [path.stem for path in _own_modules(sys.modules[f"counting_{n}"])]
+        assert names == [f"counting_{n}", f"numbers_{n}"]
+    assert versions[0] != versions[1]
 
 
 @pytest.mark.parametrize(

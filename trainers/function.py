@@ -14,6 +14,7 @@ it imports at its top; what it imports elsewhere, or only inside functions, is n
 
 from __future__ import annotations
 
+import ast
 import copy
 import hashlib
 import importlib
@@ -22,7 +23,8 @@ import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.util import resolve_name
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -70,7 +72,7 @@ class FunctionTrainer:
             declared = getattr(owner, "trainer_version", None)
             if declared is not None:
                 return str(declared)
-        return _digest(*(inspect.getsource(own) for own in _own_modules(module)))
+        return _digest(*(path.read_text() for path in _own_modules(module)))
 
     def problems(self, config: Config) -> list[Problem]:
         return []
@@ -104,21 +106,42 @@ def _digest(*sources: str) -> str:
     return hashlib.sha256("\0".join(sources).encode()).hexdigest()[:16]
 
 
-def _own_modules(module: ModuleType) -> list[ModuleType]:
-    """The module and what it has imported from the same folder or package, and what those have, by name."""
+def _own_modules(module: ModuleType) -> list[Path]:
+    """Files of the module, of what it imports from the same folder or package, and of what those do; by name."""
     root = Path(inspect.getfile(module)).resolve().parents[module.__name__.count(".")]
-    found, waiting = {module.__name__: module}, [module]
+    found, waiting = {module.__name__: Path(inspect.getfile(module))}, [module]
     while waiting:
-        for value in vars(waiting.pop()).values():
-            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            other = sys.modules.get(name) if isinstance(name, str) else None
+        for name in _imports(waiting.pop()):
+            other = sys.modules.get(name)
             path = getattr(other, "__file__", None)
-            if other is None or other.__name__ in found or not path or not path.endswith(".py"):
+            if other is None or name in found or not path or not path.endswith(".py"):
                 continue
             if root in Path(path).resolve().parents and "site-packages" not in path:
-                found[other.__name__] = other
+                found[name] = Path(path)
                 waiting.append(other)
     return [found[name] for name in sorted(found)]
+
+
+def _imports(module: ModuleType) -> Iterator[str]:
+    """Names that may be modules which it imports outside functions, packages on the way included. (What lies in
+    its namespace doesn't tell where a number came from.)"""
+    nodes: list[ast.AST] = [ast.parse(Path(inspect.getfile(module)).read_bytes())]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield from _with_packages(alias.name)
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), module.__package__ or "")
+            yield from _with_packages(base)
+            yield from (f"{base}.{alias.name}" for alias in node.names)
+        elif not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            nodes.extend(ast.iter_child_nodes(node))
+
+
+def _with_packages(name: str) -> list[str]:
+    parts = name.split(".")
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 class FunctionTraining:
