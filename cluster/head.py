@@ -83,6 +83,8 @@ class Head(Site):
                 self.on_progress()
             note = self.supply.keep_up(now)
             new = replace(state, running=now.running, waiting=now.waiting, stored=now.stored, note=note)
+            if stop.is_set():
+                return
             if new != said or time.monotonic() - said_at >= REPEAT_EVERY_S:
                 self._publish(new)
                 said, said_at = new, time.monotonic()

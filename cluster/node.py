@@ -40,6 +40,8 @@ IDLE_S = 30.0
 """A worker without work leaves after so long, if no pack waits for a machine."""
 HEADLESS_S = 15 * 60.0
 """A worker that finds no head for so long gives its node back."""
+CRASH_PAUSE_S = 5.0
+"""After the first of several crashes in a row a driver waits twice as long, and so on."""
 SHORT_S = 20.0
 MAX_SHORT_STAYS = 5
 """A worker that so often in a row was out again after less than SHORT_S cannot join, and says so."""
@@ -60,6 +62,8 @@ def run_driver(order: Order) -> None:
         with crashes.counted(order.launch) as n_before:
             if n_before >= crashes.MOST:
                 _give_up(order, n_before)
+            if n_before:  # whatever it was, on a node that the one before may have just left
+                leaving.wait(CRASH_PAUSE_S * 2**n_before)
             record.change("driving")
             supply = Supply(Slurm(order))
             if not record.record.restarts:  # one that was requeued has its successor
@@ -104,13 +108,15 @@ def _entry(name: str):  # type: ignore[no-untyped-def]
 
 
 def _end(order: Order, end: End) -> None:
-    """Nothing more is to be done: say so, and take the jobs that are queued for nothing away."""
-    Rendezvous(order.folder).publish_end(end)
+    """Nothing more is to be done: take away the jobs that are queued for nothing, and say so. In this order: once
+    it is said, a new launch may come, whose jobs have the same names.
+    """
     shutil.rmtree(order.token.parent, ignore_errors=True)
     try:
         Slurm(order).cancel_pending()
     except ClusterError as error:
         print(f"jobs stay queued, and end as soon as they begin: {error}", file=sys.stderr, flush=True)
+    Rendezvous(order.folder).publish_end(end)
 
 
 # -- worker ---------------------------------------------------------------------------------------------------
@@ -182,12 +188,12 @@ def _joined(
 ) -> Iterator[tuple[subprocess.Popen[bytes], NodeFolder]]:
     """Ray's processes of this node; none of them outlives the context, or this process."""
     node = NodeFolder(scratch / "n")
-    node.path.mkdir()
+    node.path.mkdir(exist_ok=True)
     with notices_blocked():
         ray = subprocess.Popen(
             _ray_start(head, allocation, scratch / "r"),
             env=os.environ | node.environment(),
-            preexec_fn=die_with_parent,
+            preexec_fn=die_with_parent(),
         )
     try:
         yield ray, node

@@ -6,7 +6,7 @@ import ctypes
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -62,9 +62,16 @@ def _take_as_usual() -> None:
     _release()
 
 
-def die_with_parent() -> None:
-    """To be called in a new process: the kernel kills it when its parent ends, however that ends."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def die_with_parent() -> Callable[[], None]:
+    """A `preexec_fn`: the kernel kills the new process when this one ends, however that ends."""
+    prctl, parent = ctypes.CDLL(None).prctl, os.getpid()
+
+    def bind() -> None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it ended before the kernel was told
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return bind
 
 
 def kill_marked(variable: str, value: str, patience_s: float = 10.0) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -220,8 +221,20 @@ def _faults_of_setup(lines: Iterable[str]) -> Iterator[str]:
             problems.append(f"line {number} must be one line without control characters")
         elif re.match(r"\s*#(SBATCH|PBS|BSUB)", line):
             problems.append(f"line {number} is an option, which sbatch would read: put it under sbatch")
+        elif not _is_closed(line):
+            problems.append(
+                f"line {number} ends within quotes or in a backslash, and so would take in the next"
+            )
     if problems:
         yield f"setup {'; '.join(problems)}"
+
+
+def _is_closed(line: str) -> bool:
+    try:
+        shlex.split(line, comments=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _faults_of_python(python: str | None) -> Iterator[str]:

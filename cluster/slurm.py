@@ -138,7 +138,12 @@ class Slurm:
 
     def _setup(self) -> list[str]:
         code = shlex.quote(self.order.python_path)
-        return [*self.order.profile.setup, f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"']
+        return [
+            *self.order.profile.setup,
+            # Since SLURM 22.05 srun gives its task one CPU of the job's, unless it is told this.
+            'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',
+            f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',
+        ]
 
 
 def arrays(workers: int, rounds: int, max_array_size: int) -> list[Array]:

@@ -18,7 +18,7 @@ from cluster.slurm import Slurm
 
 EVERY_S = 60.0
 PATIENCE_S = 30 * 60.0
-"""Longest pause between attempts where the scheduler refuses jobs from nodes."""
+"""Longest pause between attempts where the scheduler refuses jobs from nodes, or jobs end as soon as they begin."""
 
 
 def wanted_workers(profile: Profile, demand: Demand, backlog: Backlog) -> int:
@@ -37,15 +37,17 @@ class Supply:
     changed_at: float = field(default_factory=time.time)
     """When jobs were queued last, seconds since 1970: an older look at the queue doesn't show them."""
     note: str = ""
+    stored: int | None = None
+    """Trials that were stored when workers were queued by the last look; None: it found none missing."""
 
     def keep_up(self, backlog: Backlog) -> str:
         """Queue what is missing, if it's time to look. Returns what went wrong the last time, if anything."""
         if time.monotonic() >= self.next_look:
             try:
-                self._queue_missing(backlog)
-                self.pause_s, self.note = EVERY_S, ""
+                self.note = self._queue_missing(backlog)
             except ClusterError as error:
-                self.pause_s, self.note = min(2 * self.pause_s, PATIENCE_S), str(error)
+                self.note = str(error)
+            self.pause_s = min(2 * self.pause_s, PATIENCE_S) if self.note else EVERY_S
             self.next_look = time.monotonic() + self.pause_s
         return self.note
 
@@ -56,24 +58,30 @@ class Supply:
         except ClusterError as error:
             self.note = f"no successor could be queued from here: {error}"
 
-    def _queue_missing(self, backlog: Backlog) -> None:
+    def _queue_missing(self, backlog: Backlog) -> str:
+        """Returns what seems to be wrong with workers, if anything."""
         order = self.slurm.order
         view = look(EVERY_S)
         if view.problem:
             raise ClusterError(view.problem)
         if view.taken_at <= self.changed_at:
-            return
+            return self.note
         # The successor first: workers may take all that the site's submit limits leave.
         if self.slurm.drivers(view) < 2:
             self._submit(self.slurm.submit_drivers, 1)
         missing = wanted_workers(order.profile, order.demand, backlog) - self.slurm.workers(view)
-        if missing > 0:
-            self._submit(self.slurm.submit_workers, missing)
+        if missing <= 0:
+            self.stored = None
+            return ""
+        is_in_vain, self.stored = self.stored == backlog.stored, backlog.stored
+        self._submit(self.slurm.submit_workers, missing)
+        if not is_in_vain:
+            return ""
+        return f"workers end and no trial is finished meanwhile: orchestrator logs {order.run} --failed may say why"
 
     def _submit(self, submit: Callable[[int], object], n: int) -> None:
         try:
             submit(n)
         finally:
-            self.changed_at = (
-                time.time()
-            )  # not before: sbatch takes its time, and somebody may look meanwhile
+            # Not before: sbatch takes its time, and somebody may look meanwhile.
+            self.changed_at = time.time()

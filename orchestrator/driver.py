@@ -76,7 +76,7 @@ class Driver:
         """How much is left, as far as the search has asked; one pack, while it has not asked for any. May be called
         from another thread."""
         is_beginning = not (self.running or self.queue or self.search.is_finished)
-        return Backlog(len(self.running), len(self.queue) or is_beginning, len(self.tally.statuses))
+        return Backlog(len(self.running), len(self.queue) or int(is_beginning), len(self.tally.statuses))
 
     def next_pack(self) -> str | None:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""
@@ -117,6 +117,8 @@ class Driver:
         self.running.discard(pack_id)
         files = OpenPack(self.store, pack_id)
         attempts = files.attempts()
+        if not attempts:  # it died before it could say that it had begun, and may do so again and again
+            files.begin_attempt(self.order.epoch)
         if live_nodes is None or (attempts and attempts[-1].node in live_nodes):
             files.mark_death()
         self.queue.appendleft(files.load())

@@ -43,12 +43,16 @@ class Jobs:
         return [job for job in self.view.named(name) if job.is_alive]
 
     @property
+    def has_view(self) -> bool:
+        """The queue was looked at since this launch."""
+        return self.view.problem is None and self.view.taken_at > self.submission.submitted_at
+
+    @property
     def is_alive(self) -> bool:
         """Something is queued or running, or may be."""
         if self.end:
             return False
-        is_newer = self.submission.submitted_at >= self.view.taken_at
-        return bool(is_newer or self.view.problem or self.queued("driver") or self.queued("worker"))
+        return bool(not self.has_view or self.queued("driver") or self.queued("worker"))
 
     def lines(self) -> Iterator[str]:
         """For people."""
@@ -62,14 +66,15 @@ class Jobs:
         if self.end:
             return
         yield f"driver   {self._driver()}"
-        yield f"         in the queue: {_states(self.queued('driver'))}"
         yield f"workers  {self._workers()}"
-        yield f"         in the queue: {_states(self.queued('worker'))}"
         yield f"queue    {self._age()}"
+        if self.has_view:
+            yield f"         drivers: {_states(self.queued('driver'))}"
+            yield f"         workers: {_states(self.queued('worker'))}"
         if self.head and self.head.launch == self.submission.launch and self.head.note:
             yield f"note     {self.head.note}"
         if not self.is_alive:
-            yield "         no job is left: launch the sweep again to go on"
+            yield "         no job is left"
 
     def _driver(self) -> str:
         head = self.head
@@ -83,7 +88,9 @@ class Jobs:
     def _workers(self) -> str:
         alive = {job.job_id for job in self.queued("worker")}
         states: Counter[str] = Counter(
-            r.state for r in self.records if r.role == "worker" and r.job_id in alive
+            r.state
+            for r in self.records
+            if r.role == "worker" and (r.job_id in alive or (not self.has_view and r.state != "left"))
         )
         said = (f"{states[state]} {words}" for state, words in WORDS.items() if states[state])
         return ", ".join(said) or "none at the moment"
@@ -91,8 +98,9 @@ class Jobs:
     def _age(self) -> str:
         if self.view.problem:
             return f"unknown: {self.view.problem}"
-        newer = self.submission.submitted_at >= self.view.taken_at
-        return f"as of {_ago(self.view.taken_at)}" + (", before this launch" if newer else "")
+        if not self.has_view:
+            return "not looked at since this launch (once a minute, whoever asks)"
+        return f"as of {_ago(self.view.taken_at)}"
 
 
 _EXCEPTION = re.compile(r"\w+(:|$)")

@@ -42,7 +42,7 @@ def status_lines(run: Run) -> Iterator[str]:
     jobs = Jobs.of(run.path)
     if jobs:
         yield from jobs.lines()
-    elif not running and len(stored) < len(wanted):
+    if len(stored) < len(wanted) and not running and not (jobs and jobs.is_alive):
         yield "         launch the sweep again to go on"
     yield from _unreported_metric(run)
     yield from _list("failed", _failed(run) if "failed" in stored.values() else [])

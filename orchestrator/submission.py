@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from cluster.errors import ClusterError
 from cluster.files import read_json, write_atomically
 
 
@@ -34,8 +35,13 @@ class Submission:
         values = read_json(_path(run))
         if values is None:
             return None
-        lists = {name: tuple(values[name]) for name in ("drivers", "workers")}
-        return cls(**{**values, **lists})
+        try:
+            lists = {name: tuple(values[name]) for name in ("drivers", "workers")}
+            return cls(**{**values, **lists})
+        except (LookupError, TypeError) as error:
+            raise ClusterError(
+                f"{_path(run)}: damaged ({error}). Delete it once squeue shows no job of this run any more."
+            ) from error
 
     def write(self, run: Path) -> None:
         write_atomically(_path(run), json.dumps(asdict(self), indent=2).encode())

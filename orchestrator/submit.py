@@ -83,9 +83,7 @@ def cancel(run: Path) -> Iterator[str]:
     submission = Submission.load(run)
     if submission is None:
         raise StoreError(f"{run}: was not launched on SLURM (a local launch is stopped with Ctrl-C)")
-    end = _end(run, submission, "")
-    slurm.cancel(submission.driver_name, submission.worker_name)
-    shutil.rmtree(run / "cluster" / "secret", ignore_errors=True)
+    end = _abandon(run, submission, "")
     yield f"{run}: was {end.state} already" if end else f"{run}: cancelled; launch again to go on"
 
 
@@ -120,9 +118,11 @@ def _queue(order: Order, submission: Submission, n_workers: int) -> Submission:
             raise ClusterError(
                 f"the site lets {accepted} workers be queued, and the profile wants at least {least}"
             )
-    except ClusterError:
-        _end(order.run, submission, "it could not be queued")
-        slurm.cancel(submission.driver_name, submission.worker_name)
+    except ClusterError as error:
+        try:
+            _abandon(order.run, submission, "it could not be queued")
+        except ClusterError as second:
+            raise ClusterError(f"{error}; what is queued ends as soon as it begins ({second})") from error
         raise
     return replace(
         submission,
@@ -130,6 +130,14 @@ def _queue(order: Order, submission: Submission, n_workers: int) -> Submission:
         workers=_ids(workers),
         n_workers=accepted,
     )
+
+
+def _abandon(run: Path, submission: Submission, why: str) -> End | None:
+    """Leave nothing of a launch but what is stored; returns how it was over already."""
+    end = _end(run, submission, why)
+    slurm.cancel(submission.driver_name, submission.worker_name)
+    shutil.rmtree(run / "cluster" / "secret", ignore_errors=True)
+    return end
 
 
 def _end(run: Path, submission: Submission, why: str) -> End | None:

@@ -88,9 +88,9 @@ def _trainable() -> type:
             # Whatever ends a worker here, it is not to leave in good order when Tune cleans up after it.
             worker, self.worker = self.worker, None
             try:
+                self.presence.busy()
                 if self.presence.is_asked_to_leave:
                     self._leave_with_node(worker)
-                self.presence.busy()
                 worker = worker or Worker(self.order, self.config["pack_id"], node=self.node_id)
                 progress = worker.advance()
             except OrchestratorError as failure:

@@ -9,6 +9,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from cluster.base import Backlog
 from orchestrator.driver import Driver
 from orchestrator.errors import StoreError
 from orchestrator.packs import Attempt, OpenPack, open_packs, suspects
@@ -16,7 +17,7 @@ from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
 from orchestrator.search.grid import Grid
 from orchestrator.store import Store
 from orchestrator.trial import Trial
-from orchestrator.worker import WorkOrder
+from orchestrator.worker import PackProgress, WorkOrder
 from trainers.base import Resources
 
 TRIALS = [Trial({"x": x}, {"x": float(x)}) for x in range(8)]
@@ -146,3 +147,58 @@ def test_suspects_without_a_common_trial_are_all() -> None:
     """If no trial was there at every death, nobody is cleared."""
     attempts = [Attempt(1, "h", 1, (IDS[0],)), Attempt(1, "h", 2, (IDS[1],))]
     assert suspects(TRIALS, attempts) == TRIALS
+
+
+@pytest.mark.parametrize(("live_nodes", "n_dead"), [(None, 3), (("n1", "n2"), 3), (("n2",), 0), ((), 0)])
+def test_a_death_with_its_whole_node_is_not_the_trials_fault(
+    store: Store, live_nodes: Sequence[str] | None, n_dead: int
+) -> None:
+    """Three workers end on node n1: if it lives, trials are suspected; if it is gone, the pack goes on whole."""
+    current = driver(store)
+    for _ in range(3):
+        pack_id = current.next_pack()
+        assert pack_id is not None
+        OpenPack(store, pack_id).begin_attempt(current.order.epoch, "n1").update(active=tuple(IDS))
+        current.died(pack_id, live_nodes)
+    assert n_dead == sum(attempt.is_dead for attempt in OpenPack(store, pack_id).attempts())
+    assert (IDS[:4] if n_dead else IDS) == die(current)
+
+
+def test_workers_that_die_before_they_begin(store: Store) -> None:
+    """They leave no attempt, so the driver writes one: nine times it is nobody's fault, at the tenth the pack is
+    suspected, since it would go on like that for ever."""
+    current = driver(store)
+    for n in range(1, 10):
+        pack_id = current.next_pack()
+        assert pack_id is not None
+        current.died(pack_id, ["n1"])
+        OpenPack(store, pack_id).begin_attempt(
+            current.order.epoch, "gone"
+        )  # the next one begins, and its node goes
+        assert n + 1 == len(OpenPack(store, pack_id).attempts())
+    assert IDS[:4] == die(current)
+
+
+def test_how_much_is_left(store: Store) -> None:
+    """One pack until the search has been asked, or idle workers would leave while Tune starts; then what is queued
+    and what runs; nothing at the end."""
+    current = driver(store)
+    current.pack_size = 3
+    seen = [current.backlog()]
+    packs = [current.next_pack()]
+    seen.append(current.backlog())
+    packs += [current.next_pack(), current.next_pack()]
+    seen.append(current.backlog())
+    current.died(str(packs[0]))
+    seen.append(current.backlog())
+    for pack_id in (current.next_pack(), *packs[1:]):
+        current.ended(str(pack_id))
+    current.progressed(PackProgress(1, dict.fromkeys(IDS, "solved"), True))
+    seen.append(current.backlog())
+    assert [Backlog(0, 1, 0), Backlog(1, 2, 0), Backlog(3, 0, 0), Backlog(2, 1, 0), Backlog(0, 0, 8)] == seen
+
+
+def test_what_an_earlier_driver_began_waits(store: Store) -> None:
+    """Its packs are in the queue from the start."""
+    assert driver(store).next_pack() is not None
+    assert Backlog(0, 1, 0) == driver(store).backlog()

@@ -179,9 +179,7 @@ def test_version_covers_the_modules_beside(tmp_path: Path, monkeypatch: pytest.M
     versions = []
     for i, value in enumerate((1, 1, 2)):
         (tmp_path / f"deep_{i}.py").write_text(f"VALUE = {value}\n")
-        (tmp_path / f"helper_{i}.py").write_text(
-            f"from deep_{i} import VALUE\nimport deep_{i}\ndef help_(): return VALUE\n"
-        )
+        (tmp_path / f"helper_{i}.py").write_text(f"from deep_{i} import VALUE\ndef help_(): return VALUE\n")
         (tmp_path / f"beside_{i}.py").write_text(
             f"from helper_{i} import help_\ndef train(config, report): help_()\n"
         )
@@ -194,7 +192,7 @@ def test_version_covers_the_modules_beside(tmp_path: Path, monkeypatch: pytest.M
 
 def test_version_covers_a_number_from_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`from numbers_beside import N`: a number does not tell which module it comes from, the import does."""
-    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
     versions = []
     for n in (1, 2):
         (tmp_path / f"numbers_{n}.py").write_text(f"N = {n}\n")

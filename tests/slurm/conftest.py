@@ -24,9 +24,7 @@ def slurm() -> Iterator[SlurmCluster]:
 def _restored(request: pytest.FixtureRequest) -> Iterator[None]:
     """Every test finds an empty queue and four living nodes, unless it shares jobs with others of its class."""
     is_shared = "shared_lab" in request.fixturenames
-    cluster = (
-        request.getfixturevalue("slurm") if "slurm" in request.fixturenames and not is_shared else None
-    )
+    cluster = request.getfixturevalue("slurm") if "slurm" in request.fixturenames and not is_shared else None
     yield
     if cluster is not None:
         cluster.restore()
