@@ -111,15 +111,15 @@ class Driver:
         """A worker has left in good order before its pack was done."""
         self.running.discard(pack_id)
 
-    def died(self, pack_id: str, live_nodes: Collection[str] | None = None) -> None:
+    def died(self, pack_id: str, is_alive: Callable[[str | None], bool] | None = None) -> None:
         """A worker has died, or its trainer raised. The pack is tried again, split, or given up. A death together
-        with its whole node (none of `live_nodes`) is not the trials' fault."""
+        with its whole node (`is_alive` is asked for the node's id) is not the trials' fault."""
         self.running.discard(pack_id)
         files = OpenPack(self.store, pack_id)
         attempts = files.attempts()
         if not attempts:  # it died before it could say that it had begun, and may do so again and again
             files.begin_attempt(self.order.epoch)
-        if live_nodes is None or (attempts and attempts[-1].node in live_nodes):
+        if is_alive is None or is_alive(attempts[-1].node if attempts else None):
             files.mark_death()
         self.queue.appendleft(files.load())
 

@@ -18,11 +18,14 @@ from typing import Any, NoReturn
 from cluster.base import Demand
 from cluster.node_folder import Presence
 from cluster.processes import ignore_notices_here
+from cluster.rendezvous import is_reachable
 from orchestrator.driver import Driver
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.packs import worker_log
 from orchestrator.worker import PackProgress, Worker, WorkOrder
 
+SETTLED_S = 1.0
+ANSWER_S = 3.0
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_AUTO_CALLBACK_SYNCER": "1",
@@ -124,11 +127,22 @@ def _trainable() -> type:
     return PackTrainable
 
 
-def _live_nodes() -> set[str]:
-    """Ray's ids of the machines that are there."""
+def _is_alive(node_id: str | None) -> bool:
+    """Whether a machine, by its id in Ray, is there. Ray needs seconds to notice that one has gone, while the
+    deaths of its workers are known at once; so its raylet is asked, a moment later, since what kills a machine's
+    processes may come to that one last."""
+    if not _raylets(node_id):
+        return False
+    time.sleep(SETTLED_S)
+    return any(is_reachable(address, ANSWER_S) for address in _raylets(node_id))
+
+
+def _raylets(node_id: str | None) -> list[str]:
+    """Where the raylet of a machine listens, as host:port; none if Ray knows that it has gone."""
     import ray
 
-    return {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+    nodes = (node for node in ray.nodes() if node["Alive"] and node["NodeID"] == node_id)
+    return [f"{node['NodeManagerAddress']}:{node['NodeManagerPort']}" for node in nodes]
 
 
 def _log_to(folder: Path) -> None:
@@ -183,7 +197,7 @@ def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
             elif driver.stop_requested and not error:
                 driver.left(pack_id)
             else:
-                driver.died(pack_id, _live_nodes())
+                driver.died(pack_id, _is_alive)
 
         def save(self, checkpoint_path: str) -> None:
             """Nothing: the store is the state."""
