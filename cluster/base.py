@@ -26,6 +26,8 @@ class Backlog:
     """Packs that wait for a machine."""
     stored: int
     """Trials."""
+    is_leaving: bool = False
+    """The driver was told to go, and begins nothing more."""
 
 
 class Places(Protocol):

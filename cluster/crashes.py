@@ -17,10 +17,12 @@ _log = logging.getLogger(__name__)
 
 
 class Crashes:
-    """A count in the run directory. A driver counts itself when it begins; leaving in good order, or any trial
-    finished since, clears it."""
+    """A count in the run directory. A driver counts itself when it begins; leaving in good order, or having been at
+    work for a while, clears it."""
 
-    MOST: ClassVar[int] = 5
+    PAUSES_S: ClassVar[tuple[float, ...]] = (0.0, 10.0, 120.0, 600.0, 1800.0)
+    """How long a driver waits after so many crashes: a disk may be full, or this node the one at fault."""
+    MOST: ClassVar[int] = len(PAUSES_S)
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / "crashes.json"

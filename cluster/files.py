@@ -6,12 +6,17 @@ import json
 import logging
 import os
 import socket
+import stat
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from cluster.errors import ClusterError
+
+OTHERS_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 _log = logging.getLogger(__name__)
 
@@ -22,14 +27,10 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o666) -> None:
     Raises ClusterError (disk full, no permission, ...); nothing is left behind then. Threads and processes, on
     any host, may write one file at once: the last one stays.
     """
-    temporary = path.with_name(_temporary_name(path.name))
     try:
-        try:
-            _write(temporary, content, mode)
+        with written(path, content, mode) as temporary:
             temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except OSError as error:
         raise ClusterError(
             f"{path}: cannot be written: {error.strerror or error}. Put that right, then do the same again."
@@ -64,23 +65,63 @@ def read_json(path: Path, patience_s: float = 1.0) -> dict[str, Any] | None:
         time.sleep(0.1)
 
 
-def _temporary_name(name: str) -> str:
-    """Matches no reader's glob, and is no other writer's."""
-    return f"{name}.tmp.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}"
+# -- what atomic writers are made of --------------------------------------------------------------------------
 
 
-def _write(path: Path, content: bytes, mode: int) -> None:
-    path.unlink(missing_ok=True)  # of a dead process that had our number: its permissions are not ours
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with open(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+@contextmanager
+def written(path: Path, content: bytes, mode: int = 0o666) -> Iterator[Path]:
+    """A file beside `path` that holds `content`, on disk, and is gone afterwards unless it was renamed. Raises
+    OSError."""
+    temporary = temporary_name(path)
+    try:
+        temporary.unlink(
+            missing_ok=True
+        )  # of a dead process that had our number: its permissions are not ours
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+        with open(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _sync_directory(path: Path) -> None:
+def temporary_name(path: Path) -> Path:
+    """Where `path` is written before it is whole; matches no reader's glob, and is no other writer's."""
+    return path.with_name(f"{path.name}.tmp.{socket.gethostname()}.{os.getpid()}.{threading.get_native_id()}")
+
+
+def is_left_behind(temporary: Path) -> bool:
+    """Whether the process that made this temporary name was one of this host's, and has ended."""
+    host, _, numbers = temporary.name.rpartition(".tmp.")[2].partition(f"{socket.gethostname()}.")
+    pid = numbers.split(".")[0]
+    return not host and pid.isdigit() and not Path(f"/proc/{pid}").exists()
+
+
+def sync_directory(path: Path) -> None:
+    """So that the names in it outlive the machine, too."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+# -- permissions ----------------------------------------------------------------------------------------------
+
+
+def make_private(folder: Path) -> None:
+    """Raises OSError unless the folder is there, and is this user's alone."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat(follow_symlinks=False).st_uid != os.getuid():
+        raise PermissionError("belongs to somebody else")
+    deny(folder, stat.S_IRWXG | stat.S_IRWXO)
+
+
+def deny(path: Path, rights: int) -> None:
+    """Take these rights away from a file or folder, and nothing else: shared folders hand their group down by a bit
+    that must stay. Raises OSError."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & rights:
+        path.chmod(mode & ~rights)

@@ -16,6 +16,7 @@ from pathlib import Path
 from cluster.allocation import Allocation
 from cluster.base import Backlog, Demand
 from cluster.errors import ClusterError
+from cluster.network import address_of, is_loopback
 from cluster.order import Order
 from cluster.processes import notices_blocked
 from cluster.ray_settings import OBJECT_STORE_BYTES
@@ -25,6 +26,7 @@ from cluster.site import Site
 from cluster.supply import Supply
 
 LOOK_EVERY_S = 2.0
+SETTLED_S = 5 * 60.0
 REPEAT_EVERY_S = 30.0
 """So often `head.json` is written even if nothing has changed."""
 
@@ -36,14 +38,19 @@ class Head(Site):
     order: Order
     allocation: Allocation
     supply: Supply
-    on_progress: Callable[[], None]
-    """Called once, when trials have been finished under this head."""
+    on_settled: Callable[[], None]
+    """Called once, when this head is no crash however it ends: trials were finished under it, it has been there for
+    SETTLED_S, or was told to leave (and may be killed before it has)."""
 
     @contextmanager
     def connected(self, demand: Demand, epoch: int, backlog: Callable[[], Backlog]) -> Iterator[None]:
         """Within it this process is the run's Ray head, and jobs are queued as they are needed."""
         self.places(demand)  # or ClusterError
-        with scratch_folder(Path(self.profile.scratch)) as scratch, _ray(scratch, self.order.code) as address:
+        own = None if self.profile.interface is None else address_of(self.profile.interface)
+        with (
+            scratch_folder(Path(self.profile.scratch)) as scratch,
+            _ray(scratch, self.order.code, own) as address,
+        ):
             state = HeadState(
                 launch=self.order.launch,
                 epoch=epoch,
@@ -74,14 +81,15 @@ class Head(Site):
             self._publish(replace(state, address=None, waiting=now.running + now.waiting, stored=now.stored))
 
     def _announce(self, state: HeadState, backlog: Callable[[], Backlog], stop: threading.Event) -> None:
-        said, said_at = state, -REPEAT_EVERY_S
-        has_progressed = False
+        said, said_at, began = state, -REPEAT_EVERY_S, time.monotonic()
+        is_settled = False
         while True:
             now = backlog()
-            if now.stored > state.stored and not has_progressed:
-                has_progressed = True
-                self.on_progress()
-            note = self.supply.keep_up(now)
+            is_old = time.monotonic() - began > SETTLED_S
+            if not is_settled and (now.stored > state.stored or is_old or now.is_leaving):
+                is_settled = True
+                self.on_settled()
+            note = "; ".join(filter(None, (_unreachable(state), self._keep_up(now))))
             new = replace(state, running=now.running, waiting=now.waiting, stored=now.stored, note=note)
             if stop.is_set():
                 return
@@ -91,6 +99,13 @@ class Head(Site):
             if stop.wait(LOOK_EVERY_S):
                 return
 
+    def _keep_up(self, now: Backlog) -> str:
+        """Whatever happens to jobs, the thread must go on: without it no worker finds the head."""
+        try:
+            return self.supply.keep_up(now)
+        except Exception as error:  # noqa: BLE001
+            return f"jobs could not be queued: {type(error).__name__}: {error}"
+
     def _publish(self, state: HeadState) -> None:
         """A full disk is the store's to complain of; workers that don't hear of us wait."""
         try:
@@ -99,8 +114,15 @@ class Head(Site):
             print(error, file=sys.stderr, flush=True)
 
 
+def _unreachable(state: HeadState) -> str:
+    """What is wrong with the address, if anything: Ray takes the loopback where a node has no default route."""
+    if state.address is None or not is_loopback(state.address):
+        return ""
+    return f"Ray listens at {state.address}, which other nodes can't reach: set `interface` in the profile"
+
+
 @contextmanager
-def _ray(scratch: Path, code: Path) -> Iterator[str]:
+def _ray(scratch: Path, code: Path, own_address: str | None) -> Iterator[str]:
     """A Ray head in this process; yields its address. Workers import from `code`: Ray has them look first where
     the driver was at this moment."""
     import ray
@@ -115,6 +137,7 @@ def _ray(scratch: Path, code: Path) -> Iterator[str]:
             logging_level=logging.ERROR,
             log_to_driver=False,
             _temp_dir=str(scratch / "r"),
+            **({} if own_address is None else {"_node_ip_address": own_address}),
         )
     try:
         yield context.address_info["gcs_address"]

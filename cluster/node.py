@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -24,6 +25,7 @@ from cluster.crashes import Crashes
 from cluster.errors import ClusterError
 from cluster.head import Head
 from cluster.job_record import JobRecord
+from cluster.network import address_of
 from cluster.node_folder import VARIABLE, NodeFolder
 from cluster.order import Order
 from cluster.processes import NOTICES, die_with_parent, kill_marked, notices_blocked
@@ -40,11 +42,10 @@ IDLE_S = 30.0
 """A worker without work leaves after so long, if no pack waits for a machine."""
 HEADLESS_S = 15 * 60.0
 """A worker that finds no head for so long gives its node back."""
-CRASH_PAUSE_S = 5.0
-"""After the first of several crashes in a row a driver waits twice as long, and so on."""
-SHORT_S = 20.0
+SHORT_S = 5 * 60.0
+"""Ray refuses a wrong token after 22 s; other trouble takes it longer."""
 MAX_SHORT_STAYS = 5
-"""A worker that so often in a row was out again after less than SHORT_S cannot join, and says so."""
+"""A worker that left the same head so often in a row after less than SHORT_S cannot join, and says so."""
 
 
 # -- driver ---------------------------------------------------------------------------------------------------
@@ -56,14 +57,13 @@ def run_driver(order: Order) -> None:
     with JobRecord.begin(order.jobs, "driver", order.launch) as record, _told_to_leave() as leaving:
         _take_over_environment(order)
         if end := Rendezvous(order.folder).end(order.launch):
-            record.change("left", f"the run is {end.state}")
+            record.change("left", end.why_leave(order.launch))
             return
         crashes = Crashes(order.folder)
         with crashes.counted(order.launch) as n_before:
             if n_before >= crashes.MOST:
                 _give_up(order, n_before)
-            if n_before:  # whatever it was, on a node that the one before may have just left
-                leaving.wait(CRASH_PAUSE_S * 2**n_before)
+            leaving.wait(crashes.PAUSES_S[n_before])
             record.change("driving")
             supply = Supply(Slurm(order))
             if not record.record.restarts:  # one that was requeued has its successor
@@ -80,22 +80,24 @@ def run_driver(order: Order) -> None:
 def _drive(
     order: Order, allocation: Allocation, supply: Supply, crashes: Crashes
 ) -> Callable[[], None] | None:
-    """Go on with the run."""
+    """Go on with the run, as its head. Returns what the run's entry does."""
     head = Head(
         order.profile_name,
         order.profile,
         order,
         allocation,
         supply,
-        on_progress=lambda: crashes.clear(order.launch),
+        on_settled=lambda: crashes.clear(order.launch),
     )
-    conclude: Callable[[], None] | None = _entry(order.entry)(order.code, order.run, head)
+    conclude: Callable[[], None] | None = _entry(order.entry)(
+        order.code, order.run, head, order.profile.notice_s
+    )
     return conclude
 
 
 def _give_up(order: Order, n_crashes: int) -> NoReturn:
     message = (
-        f"{n_crashes} drivers in a row ended too soon, and no trial was finished meanwhile; "
+        f"{n_crashes} drivers in a row ended soon after they had begun; "
         f"orchestrator logs {order.run} --failed says more"
     )
     _end(order, End(order.launch, "failed", message))
@@ -131,7 +133,19 @@ def run_worker(order: Order) -> None:
         scratch_folder(Path(order.profile.scratch)) as scratch,
     ):
         _take_over_environment(order)
+        _require_room(order, allocation)
         record.change("left", _serve(order, allocation, leaving, scratch, record))
+
+
+def _require_room(order: Order, allocation: Allocation) -> None:
+    """Raises ClusterError if SLURM gave so little that no pack would ever come here."""
+    demand = order.demand
+    given = replace(order.profile.worker, cpus=allocation.cpus, gpus=allocation.gpus, gpu_type=None)
+    if not given.places(demand.cpus, demand.gpus):
+        raise ClusterError(
+            f"SLURM gave this job {allocation.cpus} CPUs and {allocation.gpus} GPUs, and a pack wants "
+            f"{demand.cpus:g} and {demand.gpus:g}: see what the site makes of `worker` in the profile"
+        )
 
 
 def _serve(
@@ -139,10 +153,10 @@ def _serve(
 ) -> str:
     """Join one head after the other. Returns why this worker leaves."""
     rendezvous = Rendezvous(order.folder)
-    short_stays, headless_since, waits = 0, time.monotonic(), pauses()
+    last, short_stays, headless_since, waits = 0, 0, time.monotonic(), pauses()
     while not leaving.is_set():
         if end := rendezvous.end(order.launch):
-            return f"the run is {end.state}"
+            return end.why_leave(order.launch)
         head = rendezvous.head()
         if head is not None and head.address is not None and is_reachable(head.address):
             joined_at = time.monotonic()
@@ -151,13 +165,24 @@ def _serve(
                 return reason
             record.change("waiting")
             headless_since, waits = time.monotonic(), pauses()
-            short_stays = short_stays + 1 if headless_since - joined_at < SHORT_S else 0
+            is_short = headless_since - joined_at < SHORT_S
+            last, short_stays = head.epoch, (short_stays if head.epoch == last else 0) + 1 if is_short else 0
             if short_stays == MAX_SHORT_STAYS:
                 raise ClusterError(f"Ray at {head.address} can't be joined from here; see above")
         elif time.monotonic() - headless_since > HEADLESS_S:
-            return f"no driver came for {HEADLESS_S / 60:.0f} minutes"
+            return _why_headless(head)
         leaving.wait(next(waits))
     return "told to leave"
+
+
+def _why_headless(head: HeadState | None) -> str:
+    minutes = f"{HEADLESS_S / 60:.0f} minutes"
+    if head is None or head.address is None or time.time() - head.changed_at > HEADLESS_S:
+        return f"no driver came for {minutes}"
+    raise ClusterError(
+        f"the driver's Ray at {head.address} could not be reached from here for {minutes}: nodes must reach each "
+        "other on any port; `interface` in the profile says by which network"
+    )
 
 
 def _stay(
@@ -165,13 +190,13 @@ def _stay(
 ) -> str | None:
     """Work for this head. Returns why this worker leaves, None if only the head is gone."""
     rendezvous, idle_since = Rendezvous(order.folder), time.monotonic()
-    with _joined(head, allocation, scratch) as (ray, node):
+    with _joined(order, head, allocation, scratch) as (ray, node):
         while ray.poll() is None:
             if leaving.wait(LOOK_EVERY_S):
                 _let_workers_store(node, ray)
                 return "told to leave"
             if end := rendezvous.end(order.launch):
-                return f"the run is {end.state}"
+                return end.why_leave(order.launch)
             now = rendezvous.head()
             if now is not None and (now.epoch, now.address) != (head.epoch, head.address):
                 return None
@@ -184,14 +209,14 @@ def _stay(
 
 @contextmanager
 def _joined(
-    head: HeadState, allocation: Allocation, scratch: Path
+    order: Order, head: HeadState, allocation: Allocation, scratch: Path
 ) -> Iterator[tuple[subprocess.Popen[bytes], NodeFolder]]:
     """Ray's processes of this node; none of them outlives the context, or this process."""
     node = NodeFolder(scratch / "n")
     node.path.mkdir(exist_ok=True)
     with notices_blocked():
         ray = subprocess.Popen(
-            _ray_start(head, allocation, scratch / "r"),
+            _ray_start(order, head, allocation, scratch / "r"),
             env=os.environ | node.environment(),
             preexec_fn=die_with_parent(),
         )
@@ -205,11 +230,13 @@ def _joined(
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _ray_start(head: HeadState, allocation: Allocation, temp_dir: Path) -> list[str]:
+def _ray_start(order: Order, head: HeadState, allocation: Allocation, temp_dir: Path) -> list[str]:
     assert head.address is not None
+    interface = order.profile.interface
     return [
         *(sys.executable, "-P", "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"),
         f"--address={head.address}",
+        *([] if interface is None else [f"--node-ip-address={address_of(interface)}"]),
         f"--num-cpus={allocation.cpus}",
         f"--num-gpus={allocation.gpus}",
         f"--object-store-memory={OBJECT_STORE_BYTES}",

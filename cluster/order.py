@@ -29,8 +29,8 @@ class Order:
     python_path: str
     """Where jobs import from before anything else."""
     entry: str
-    """`package.module:function` that a driver job calls with (code, run, cluster). It returns what to do once
-    the workers have been sent home, or None if it was told to leave before the run was finished."""
+    """`package.module:function` that a driver job calls with (code, run, cluster, notice_s). It returns what to
+    do once the workers have been sent home, or None if it was told to leave before the run was finished."""
 
     @property
     def folder(self) -> Path:

@@ -151,6 +151,8 @@ class Profile(Placement):
     """A program's name, looked for after `setup`, or an absolute path; None: the one that launches."""
     scratch: str = "/tmp"  # noqa: S108 - what goes there gets a closed folder of its own
     """A folder on each node's own disk."""
+    interface: str | None = None
+    """The network interface by which nodes reach each other, such as ib0; None: Ray's choice."""
     notice_s: int = 90
     """How long before their time limit jobs are told to store what they have."""
     rounds: int = 1
@@ -161,6 +163,8 @@ class Profile(Placement):
         yield from _faults_of_setup(self.setup)
         yield from _faults_of_python(self.python)
         yield from _faults_of_scratch(self.scratch)
+        if self.interface is not None and not re.fullmatch(r"[A-Za-z0-9_.:-]{1,15}", self.interface):
+            yield "interface must be the name of a network interface, such as ib0 (`ip -4 address` lists them)"
         yield from _below_one(self, "rounds")
         if not 1 <= self.notice_s <= MAX_NOTICE_S:
             yield f"notice_s must be from 1 to {MAX_NOTICE_S}, not {self.notice_s}"

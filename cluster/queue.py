@@ -29,7 +29,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from cluster.errors import ClusterError
-from cluster.files import read_json, write_atomically
+from cluster.files import make_private, read_json, write_atomically
 from cluster.sbatch import clean_environment, scheduler_words
 
 QUERY_INTERVAL_S = 60.0
@@ -46,11 +46,14 @@ TERMINAL_STATES = frozenset(
         "NODE_FAIL",
         "OUT_OF_MEMORY",
         "PREEMPTED",
+        "REVOKED",
         "TIMEOUT",
     }
 )
-"""In these a job has ended for good. (A job that SLURM requeues goes on to PENDING, with the same id.)"""
+"""In these a job has ended for good. (A job that SLURM requeues goes on to PENDING, with the same id. One that is
+REVOKED has begun on another cluster of a federation.)"""
 
+_STUCK = r"launch.failed.requeued.held|JobHoldMaxRequeue"
 _FIELDS = ("%i", "%j", "%T", "%r", "%N", "%L")
 _CONF_PATHS = ("/etc/slurm/slurm.conf", "/run/slurm/conf/slurm.conf", "/etc/slurm-llnl/slurm.conf")
 _IDENTITY = re.compile(
@@ -79,6 +82,11 @@ class QueuedJob:
         """Running, waiting, or in any state that isn't known to be final."""
         return self.state not in TERMINAL_STATES
 
+    @property
+    def is_stuck(self) -> bool:
+        """It failed to start, and SLURM holds it until somebody releases it."""
+        return self.reason is not None and re.search(_STUCK, self.reason) is not None
+
 
 @dataclass(frozen=True)
 class QueueView:
@@ -98,6 +106,12 @@ class QueueView:
     def named(self, name: str) -> tuple[QueuedJob, ...]:
         """Jobs of this name, ended ones too."""
         return tuple(job for job in self.jobs if job.name == name)
+
+    def has_seen(self, job_id: str, since: float) -> bool:
+        """Whether the view is younger than a job, or array. `since`: when that was there, seconds since 1970 by the
+        clock of whichever host; those may differ by as much as QUERY_INTERVAL_S."""
+        is_shown = any(job_id in (job.job_id, job.job_id.partition("_")[0]) for job in self.jobs)
+        return is_shown or self.taken_at > since + QUERY_INTERVAL_S
 
 
 _NEVER_ASKED = QueueView(-math.inf, -math.inf, (), "SLURM has not been asked yet")
@@ -130,7 +144,7 @@ def look(max_age_s: float = QUERY_INTERVAL_S) -> QueueView:
 
 def _look(folder: Path, max_age_s: float) -> QueueView:
     """Raises OSError or ClusterError if nothing can be shared in this folder, before SLURM was asked."""
-    _make_private(folder)
+    make_private(folder)
     path = folder / f"queue-{_cluster_id()}.json"
     with _locked(path.with_suffix(".lock")) as has_lock:
         view = _load(path)
@@ -158,14 +172,6 @@ def _cache_folders() -> Iterator[Path]:
     if cache.is_absolute():
         yield cache / "orchestrator"
     yield Path(tempfile.gettempdir()) / f"orchestrator-{os.getuid()}"
-
-
-def _make_private(folder: Path) -> None:
-    """Raises OSError unless the folder is there, and is this user's alone."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat(follow_symlinks=False).st_uid != os.getuid():
-        raise PermissionError("belongs to somebody else")
-    folder.chmod(0o700)
 
 
 def _cluster_id() -> str:

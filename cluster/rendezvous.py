@@ -43,11 +43,16 @@ class HeadState:
 
 @dataclass(frozen=True)
 class End:
-    """Why a launch is over."""
+    """Whether a launch is over, and why."""
 
     launch: int
-    state: Literal["finished", "cancelled", "failed"]
+    state: Literal["open", "finished", "cancelled", "failed"]
+    """`open`: it isn't."""
     message: str = ""
+
+    def why_leave(self, launch: int) -> str:
+        """For a job of this launch."""
+        return f"the run is {self.state}" if self.launch == launch else "another launch has begun"
 
 
 class Rendezvous:
@@ -66,7 +71,20 @@ class Rendezvous:
     def end(self, launch: int) -> End | None:
         """The end of this launch, or of a later one: jobs of this one have nothing to do then."""
         end: End | None = _read(End, self.folder / "end.json")
-        return end if end is not None and end.launch >= launch else None
+        if end is None or end.launch < launch or (end.launch == launch and end.state == "open"):
+            return None
+        return end
+
+    @property
+    def last_launch(self) -> int:
+        """The newest launch that these files speak of; 0: none."""
+        end = _read(End, self.folder / "end.json")
+        return max((state.launch for state in (self.head(), end) if state is not None), default=0)
+
+    def begin(self, launch: int) -> None:
+        """Say that a launch has begun. On NFS a file that is replaced is seen at once, while one that has not been
+        there is missed for up to a minute."""
+        self.publish_end(End(launch, "open"))
 
     def publish_end(self, end: End) -> None:
         write_atomically(self.folder / "end.json", json.dumps(asdict(end)).encode())

@@ -18,6 +18,7 @@ from cluster.errors import ClusterError
 
 PREFIX = "orc-"
 _LOCK = "lock"
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -29,8 +30,8 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         _remove_abandoned(parent)
         unlocked = Path(tempfile.mkdtemp(prefix=f"new-{PREFIX}", dir=parent))
-        descriptor = os.open(unlocked / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock = os.open(unlocked / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
         # Only now others may look for its lock.
         folder = unlocked.rename(unlocked.with_name(unlocked.name.removeprefix("new-")))
     except OSError as error:
@@ -38,33 +39,45 @@ def scratch_folder(parent: Path) -> Iterator[Path]:
     try:
         yield folder
     finally:
-        _remove(folder)
-        os.close(descriptor)
+        with suppress(OSError), _opened(folder) as descriptor:
+            _remove(folder, descriptor)
+        os.close(lock)
 
 
 def _remove_abandoned(parent: Path) -> None:
-    """A lock goes with its process, so a folder whose lock is free belongs to nobody."""
+    """A lock goes with its process, so a folder whose lock is free belongs to nobody. Strangers may write here:
+    what isn't a folder of ours is left alone, a link to one as well.
+    """
     for folder in parent.glob(f"{PREFIX}*"):
-        try:
-            if folder.stat().st_uid != os.getuid():
-                continue
-            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            _remove(folder)
-        except BlockingIOError:
-            pass
-        finally:
-            os.close(descriptor)
+        with suppress(OSError), _opened(folder) as descriptor:
+            if os.fstat(descriptor).st_uid == os.getuid():
+                _remove_if_free(folder, descriptor)
 
 
-def _remove(folder: Path) -> None:
-    """The lock goes last: where a process still writes something, the next job finds the folder again."""
-    with suppress(FileNotFoundError):
-        inside = [path for path in folder.iterdir() if path.name != _LOCK]
-        for path in inside:
-            shutil.rmtree(path, ignore_errors=True)
-        if not any(path.exists() for path in inside):
-            shutil.rmtree(folder, ignore_errors=True)
+def _remove_if_free(folder: Path, descriptor: int) -> None:
+    lock = os.open(_LOCK, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _remove(folder, descriptor)
+    finally:
+        os.close(lock)
+
+
+def _remove(folder: Path, descriptor: int) -> None:
+    """Through the open folder, whatever its name leads to by now. The lock goes last: where a process still
+    writes something, the next job finds the folder again.
+    """
+    for name in set(os.listdir(descriptor)) - {_LOCK}:
+        shutil.rmtree(name, ignore_errors=True, dir_fd=descriptor)
+    if os.listdir(descriptor) == [_LOCK]:
+        os.unlink(_LOCK, dir_fd=descriptor)
+        folder.rmdir()
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[int]:
+    descriptor = os.open(folder, _FOLDER)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

@@ -52,11 +52,20 @@ class Slurm:
         self.order = order
 
     def submit_drivers(self, n: int) -> list[Queued]:
-        """Queue n more driver jobs; of all drivers of a run one runs at a time (`singleton`)."""
+        """Queue n more driver jobs, of which one runs at a time (`singleton`); fewer, but at least one, where the
+        site limits how many jobs one may queue."""
         from cluster.node import run_driver
 
         options = {**driver_options(self.order.profile), "dependency": "singleton"}
-        return [self._submit(self.order.driver_name, options, run_driver, Array(1, 1)) for _ in range(n)]
+        queued: list[Queued] = []
+        for _ in range(n):
+            try:
+                queued.append(self._submit(self.order.driver_name, options, run_driver, Array(1, 1)))
+            except ClusterError as error:
+                if not queued or not _SUBMIT_LIMIT.search(str(error)):
+                    raise
+                break
+        return queued
 
     def submit_workers(self, n: int, rounds: int = 1, after: str | None = None) -> list[Queued]:
         """Queue workers, n of which run at once; fewer where the site limits how many jobs one may queue.
@@ -87,14 +96,16 @@ class Slurm:
         return sum(job.is_alive for job in view.named(self.order.driver_name))
 
     def workers(self, view: QueueView) -> int:
-        """Worker jobs that are queued or running."""
-        return sum(job.is_alive for job in view.named(self.order.worker_name))
+        """Worker jobs that are queued or running, but for those that SLURM itself holds."""
+        return sum(job.is_alive and not job.is_stuck for job in view.named(self.order.worker_name))
 
     @cached_property
     def max_array_size(self) -> int:
         """Array indices of this site end before it."""
-        found = re.search(r"^MaxArraySize\s*=\s*(\d+)", scheduler("scontrol", "show", "config"), re.MULTILINE)
-        return max(1, int(found[1])) if found else DEFAULT_MAX_ARRAY_SIZE  # 0: this site has no arrays
+        config = scheduler("scontrol", "show", "config")
+        limits = (r"^MaxArraySize\s*=\s*(\d+)", r"^SchedulerParameters\s*=.*\bmax_array_tasks=(\d+)")
+        found = [int(match[1]) for limit in limits if (match := re.search(limit, config, re.MULTILINE))]
+        return max(1, min(found, default=DEFAULT_MAX_ARRAY_SIZE))  # 0: this site has no arrays
 
     def _submit_most(self, options: Mapping[str, object], job: Callable[..., None], array: Array) -> Queued:
         """As much of an array as the site's submit limits allow."""
@@ -111,7 +122,6 @@ class Slurm:
     ) -> Queued:
         """Queue a job, or an array of them."""
         from submitit import SlurmExecutor
-        from submitit.core.utils import FailedJobError
 
         profile, folder = self.order.profile, self.order.jobs
         _require("sbatch", "srun")
@@ -130,7 +140,9 @@ class Slurm:
                     additional_parameters=dict(options),
                 )
                 jobs = executor.map_array(job, [self.order] * array.tasks)
-        except FailedJobError as error:
+        except (
+            RuntimeError
+        ) as error:  # submitit's errors are, whether sbatch refuses or answers in other words
             raise ClusterError(f"SLURM refused {name}: {scheduler_words(str(error))}") from error
         except OSError as error:  # of the job's files, or no process can be started
             raise ClusterError(f"{name} could not be queued: {error}") from error
@@ -142,6 +154,8 @@ class Slurm:
             *self.order.profile.setup,
             # Since SLURM 22.05 srun gives its task one CPU of the job's, unless it is told this.
             'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"',
+            # Where a site's plugin has jobs begin with a bare environment, srun would drop the next line again.
+            "export SLURM_EXPORT_ENV=ALL",
             f'export PYTHONPATH={code}"${{PYTHONPATH:+:$PYTHONPATH}}"',
         ]
 

@@ -38,7 +38,7 @@ class Supply:
     """When jobs were queued last, seconds since 1970: an older look at the queue doesn't show them."""
     note: str = ""
     stored: int | None = None
-    """Trials that were stored when workers were queued by the last look; None: it found none missing."""
+    """Trials that were stored when workers were queued after the last look; None: none were."""
 
     def keep_up(self, backlog: Backlog) -> str:
         """Queue what is missing, if it's time to look. Returns what went wrong the last time, if anything."""
@@ -53,10 +53,8 @@ class Supply:
 
     def queue_successor(self) -> None:
         """One driver more, in place of the one that has begun."""
-        try:
-            self._submit(self.slurm.submit_drivers, 1)
-        except ClusterError as error:
-            self.note = f"no successor could be queued from here: {error}"
+        if problem := self._submit(self.slurm.submit_drivers, 1):
+            self.note = f"no successor could be queued from here: {problem}"
 
     def _queue_missing(self, backlog: Backlog) -> str:
         """Returns what seems to be wrong with workers, if anything."""
@@ -67,21 +65,31 @@ class Supply:
         if view.taken_at <= self.changed_at:
             return self.note
         # The successor first: workers may take all that the site's submit limits leave.
-        if self.slurm.drivers(view) < 2:
-            self._submit(self.slurm.submit_drivers, 1)
+        missing_drivers = 2 - self.slurm.drivers(view)
+        problems = [self._submit(self.slurm.submit_drivers, 1)] if missing_drivers > 0 else []
         missing = wanted_workers(order.profile, order.demand, backlog) - self.slurm.workers(view)
         if missing <= 0:
             self.stored = None
-            return ""
-        is_in_vain, self.stored = self.stored == backlog.stored, backlog.stored
-        self._submit(self.slurm.submit_workers, missing)
-        if not is_in_vain:
-            return ""
-        return f"workers end and no trial is finished meanwhile: orchestrator logs {order.run} --failed may say why"
+        else:
+            problems.append(self._queue_workers(missing, backlog.stored))
+        return "; ".join(filter(None, problems))
 
-    def _submit(self, submit: Callable[[int], object], n: int) -> None:
+    def _queue_workers(self, n: int, stored: int) -> str:
+        was_in_vain = self.stored == stored
+        refused = self._submit(self.slurm.submit_workers, n)
+        self.stored = None if refused else stored
+        if refused or not was_in_vain:
+            return refused
+        run = self.slurm.order.run
+        return f"workers end and no trial is finished meanwhile: orchestrator logs {run} --failed may say why"
+
+    def _submit(self, submit: Callable[[int], object], n: int) -> str:
+        """Returns why it was refused, if it was."""
         try:
             submit(n)
+        except ClusterError as error:
+            return str(error)
         finally:
             # Not before: sbatch takes its time, and somebody may look meanwhile.
             self.changed_at = time.time()
+        return ""

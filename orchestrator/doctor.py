@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
-from cluster.profile import KEY_OF, Jobs, Option, Profile
+from cluster.profile import KEY_OF, Jobs, Option, Profile, WorkerJobs
 from cluster.sbatch import (
     as_arguments,
     clean_environment,
@@ -75,6 +75,16 @@ def examine_site(profile: Profile) -> Iterator[Finding]:
         return
     yield from _ignored_settings()
     yield from _slurm(profile)
+
+
+def _idle_gpus(worker: WorkerJobs) -> Iterator[Finding]:
+    used = worker.places(cpus=1, gpus=1) if worker.gpus else 0
+    if used < worker.gpus:
+        yield Finding(
+            False,
+            f"a worker's {worker.cpus} CPUs are enough for {used} of its {worker.gpus} GPUs, since a pack takes "
+            f"one of each: set worker.cpus to {worker.gpus} or more",
+        )
 
 
 def _installed(*packages: str) -> Iterator[Finding]:
@@ -174,6 +184,7 @@ def _slurm(profile: Profile) -> Iterator[Finding]:
     )
     yield from _jobs(profile, "driver", profile.driver, driver_options(profile))
     yield from _jobs(profile, "worker", profile.worker, worker_options(profile))
+    yield from _idle_gpus(profile.worker)
 
 
 def _setting(config: str, name: str) -> str:

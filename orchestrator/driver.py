@@ -6,6 +6,7 @@ intents of open packs, the attempts of their workers, the stored rows.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import dataclass, field
 from cluster.base import Backlog
 from orchestrator.errors import OrchestratorError
 from orchestrator.pack import Pack, make_packs
-from orchestrator.packs import Attempt, OpenPack, describe_deaths, open_packs, suspects
+from orchestrator.packs import Attempt, OpenPack, begun_packs, describe_deaths, suspects
 from orchestrator.search.base import Search
 from orchestrator.store import Store
 from orchestrator.trial import Trial
@@ -54,7 +55,8 @@ class Driver:
         self.shape_of, self.pack_size = shape_of, pack_size
         self.wanted = {trial.trial_id for trial in wanted}
         self.tally = Tally(len(self.wanted))
-        self.stop_requested = False
+        self.stops_at = math.inf
+        """When running packs are to be left, in time.monotonic()'s seconds."""
         self.failure: OrchestratorError | None = None
         self.queue: deque[Pack] = deque()
         self.running: set[str] = set()
@@ -70,17 +72,36 @@ class Driver:
         """Nothing runs, and nothing more will (all done, asked to stop, or unable to store)."""
         if self.running:
             return False
-        return self.stop_requested or (not self.queue and self.search.is_finished)
+        return self.is_stopping or (not self.queue and self.search.is_finished)
+
+    def stop(self, grace_s: float = 0.0) -> None:
+        """Begin nothing more, and leave what runs after the time of grace."""
+        self.stops_at = min(self.stops_at, time.monotonic() + grace_s)
+
+    @property
+    def is_stopping(self) -> bool:
+        """Nothing more begins."""
+        return self.stops_at < math.inf
+
+    @property
+    def stop_requested(self) -> bool:
+        """What runs is to be left now."""
+        return time.monotonic() >= self.stops_at
 
     def backlog(self) -> Backlog:
         """How much is left, as far as the search has asked; one pack, while it has not asked for any. May be called
         from another thread."""
         is_beginning = not (self.running or self.queue or self.search.is_finished)
-        return Backlog(len(self.running), len(self.queue) or int(is_beginning), len(self.tally.statuses))
+        return Backlog(
+            len(self.running),
+            len(self.queue) or int(is_beginning),
+            len(self.tally.statuses),
+            is_leaving=self.is_stopping,
+        )
 
     def next_pack(self) -> str | None:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""
-        while not self.stop_requested:
+        while not self.is_stopping:
             if not self.queue:
                 self.queue.extend(make_packs(self.search.ask(self.pending), self.shape_of, self.pack_size))
             if not self.queue:
@@ -126,7 +147,7 @@ class Driver:
     def abort(self, failure: OrchestratorError) -> None:
         """Nothing can be stored any more (disk full, another driver in charge): begin nothing else."""
         self.failure = self.failure or failure
-        self.stop_requested = True
+        self.stop()
 
     def _told(self, statuses: Mapping[str, str]) -> None:
         self.search.tell(statuses)
@@ -137,7 +158,10 @@ class Driver:
     def _reopen(self, stored: Collection[str]) -> None:
         """Packs that an earlier driver began are issued again unchanged, if anything wanted is left in them. One
         that holds trials which the sweep has dropped goes on only for the sake of its checkpoint."""
-        for files in open_packs(self.store):
+        open_packs, split_packs = begun_packs(self.store)
+        for files in split_packs:
+            files.close()
+        for files in open_packs:
             pack = files.load()
             left = {trial.trial_id for trial in pack.trials} - set(stored)
             if left & self.wanted and (left <= self.wanted or files.checkpoints()):

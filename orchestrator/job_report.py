@@ -45,7 +45,7 @@ class Jobs:
     @property
     def has_view(self) -> bool:
         """The queue was looked at since this launch."""
-        return self.view.problem is None and self.view.taken_at > self.submission.submitted_at
+        return self.view.problem is None and self.submission.is_seen_by(self.view)
 
     @property
     def is_alive(self) -> bool:
@@ -115,7 +115,8 @@ def log_lines(run: Run, *, failed_only: bool, n_lines: int) -> Iterator[str]:
     records = {record.job_id: record for record in read_records(folder)}
     for job_id in logged_jobs(folder) if jobs else ():
         record = records.get(job_id)
-        if failed_only and not (jobs and has_failed(record, job_id, jobs.view)):
+        begun_by = _begun_by(record, job_id, folder)
+        if failed_only and not (jobs and has_failed(record, job_id, jobs.view, begun_by)):
             continue
         yield _title(job_id, record)
         for path in log_paths(folder, job_id):
@@ -126,17 +127,21 @@ def log_lines(run: Run, *, failed_only: bool, n_lines: int) -> Iterator[str]:
             yield from _end_of(path, n_lines)
 
 
-def has_failed(record: Record | None, job_id: str, view: QueueView) -> bool:
-    """It ended with an error, or without a word."""
-    if record is None:
-        return not _is_alive(job_id, view)
-    if record.state == "left":
+def has_failed(record: Record | None, job_id: str, view: QueueView, begun_by: float) -> bool:
+    """It ended with an error, or without a word. `begun_by`: it was there at that time, seconds since 1970; what a
+    queue shows that is older says nothing of it."""
+    if record is not None and record.state == "left":
         return record.reason is not None and _EXCEPTION.match(record.reason) is not None
-    return not _is_alive(job_id, view)
+    if view.problem is not None or not view.has_seen(job_id, begun_by):
+        return False
+    return not any(job.job_id == job_id and job.is_alive for job in view.jobs)
 
 
-def _is_alive(job_id: str, view: QueueView) -> bool:
-    return view.problem is not None or any(job.job_id == job_id and job.is_alive for job in view.jobs)
+def _begun_by(record: Record | None, job_id: str, folder: Path) -> float:
+    """When a job began, or of one that hasn't said so: when it printed something last."""
+    if record is not None:
+        return datetime.fromisoformat(record.started_at).timestamp()
+    return max((path.stat().st_mtime for path in log_paths(folder, job_id) if path.exists()), default=0.0)
 
 
 def _logs_of_the_dead(run: Run) -> Iterator[str]:

@@ -34,6 +34,8 @@ from orchestrator.worker import WorkOrder
 from trainers.base import Resources
 
 EXIT_INTERRUPTED = 130
+STORE_S = 30.0
+"""Of the time after a scheduler's notice, what is kept for storing everything; Tune gives its workers 15 s."""
 
 
 class Interrupted(OrchestratorError):
@@ -47,18 +49,18 @@ def launch(
     cluster: Cluster | Inline | None = None,
     retry_failed: bool = False,
     is_quiet: bool = False,
-    is_job: bool = False,
+    notice_s: float | None = None,
 ) -> Tally:
     """Run what is wanted and not stored. Returns when every wanted trial is stored.
 
-    `cluster`: this machine unless given. `is_job`: a scheduler has started this process, and may tell it several
-    times to go; it waits where another launch holds the run.
+    `cluster`: this machine unless given. `notice_s`: a scheduler has started this process, and sends SIGUSR2 so
+    long before its time is up; it waits where another launch holds the run.
 
     Raises Interrupted after Ctrl-C, StoreError if the directory is held by another launch or cannot be
     written, ClusterError if no machine can be had. Whatever happens, launching again goes on from there.
     """
     store = Store.create(run_dir.absolute())
-    with launch_lock(store.path, wait=is_job):
+    with launch_lock(store.path, wait=notice_s is not None):
         make_ready(store, sweep, retry_failed=retry_failed)
         cluster = cluster or Local()
         if isinstance(cluster, Existing):  # its nodes import what was launched
@@ -66,12 +68,12 @@ def launch(
             cluster = Existing(cluster.address, python_path(code))
         packs = packing(sweep, cluster)
         driver = _prepare(store, sweep, packs, cluster.name)
-        with watching(is_quiet) as show, _stop_on_signals(driver, is_job):
+        with watching(is_quiet) as show, _stop_on_signals(driver, notice_s):
             if not driver.is_finished:
-                _run(cluster, driver, packs, lambda: show(driver.tally), is_job)
+                _run(cluster, driver, packs, lambda: show(driver.tally), notice_s)
     if driver.failure:
         raise driver.failure
-    if driver.stop_requested:
+    if driver.is_stopping:
         raise Interrupted(
             f"stopped; {len(driver.tally.statuses)} of {driver.tally.wanted} trials are stored. "
             "Launch again to go on."
@@ -79,11 +81,11 @@ def launch(
     return driver.tally
 
 
-def drive(code: Path, run_dir: Path, cluster: Cluster) -> Callable[[], None] | None:
+def drive(code: Path, run_dir: Path, cluster: Cluster, notice_s: float) -> Callable[[], None] | None:
     """In a driver job: go on with a run whose sweep lies in a snapshot. Returns what draws the conclusions once
     everything is stored, None if the job was told to leave."""
     try:
-        launch(load_snapshot(code), run_dir, cluster=cluster, is_job=True)
+        launch(load_snapshot(code), run_dir, cluster=cluster, notice_s=notice_s)
     except Interrupted as stopped:
         print(stopped, flush=True)
         return None
@@ -126,7 +128,11 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
 
 
 def _run(
-    cluster: Cluster | Inline, driver: Driver, packs: Packing, watch: Callable[[], None], is_job: bool
+    cluster: Cluster | Inline,
+    driver: Driver,
+    packs: Packing,
+    watch: Callable[[], None],
+    notice_s: float | None,
 ) -> None:
     if isinstance(cluster, Inline):
         run_inline(driver, watch)
@@ -136,28 +142,31 @@ def _run(
     # Ray takes SIGTERM for itself when it starts, so the handlers are set again.
     with (
         cluster.connected(packs.demand, driver.order.epoch, driver.backlog),
-        _stop_on_signals(driver, is_job),
+        _stop_on_signals(driver, notice_s),
     ):
         run_tune(driver, watch, packs.demand)
 
 
 @contextmanager
-def _stop_on_signals(driver: Driver, is_job: bool) -> Iterator[None]:
+def _stop_on_signals(driver: Driver, notice_s: float | None) -> Iterator[None]:
     """The first Ctrl-C, SIGTERM or SIGHUP asks the driver to stop, a second one ends the process at once. SLURM
     repeats itself (SIGUSR2 some time before a time limit, then SIGTERM), and a job has no terminal."""
+    is_job = notice_s is not None
     numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR2 if is_job else signal.SIGHUP]
 
-    def request(_signum: int, _frame: FrameType | None) -> None:
+    def request(number: int, _frame: FrameType | None) -> None:
         if driver.stop_requested and not is_job:
             print("stopped at once; launch again to go on", file=sys.stderr, flush=True)
             os._exit(EXIT_INTERRUPTED)
+        grace_s = max(0.0, (notice_s or 0.0) - STORE_S) if number == signal.SIGUSR2 else 0.0
         again = "" if is_job else " (again: at once)"
+        within = f", at most {grace_s:.0f} s from now" if grace_s else ""
         print(
-            f"\nstopping when the running evaluations or trials end{again}",
+            f"\nstopping when the running evaluations or trials end{within}{again}",
             file=sys.stderr,
             flush=True,
         )
-        driver.stop_requested = True
+        driver.stop(grace_s)
 
     heard = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]
     previous = {number: signal.signal(number, request) for number in heard}

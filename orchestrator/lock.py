@@ -16,14 +16,24 @@ from orchestrator.errors import StoreError
 from orchestrator.publish import store_errors
 
 WAIT_S = 1.0
+PATIENCE_S = 120.0
+"""An NFSv4 server takes the locks of a host away that has been silent for 90 s; one of NFSv3 keeps them until that
+host has booted again."""
+
+
+class RunIsHeld(StoreError):
+    """Another launch is at work on the run directory."""
 
 
 @contextmanager
 def launch_lock(run: Path, *, wait: bool = False) -> Iterator[None]:
-    """Hold the run directory. If another launch does: StoreError, naming the holder, or wait until it's gone.
+    """Hold the run directory. If another launch does: RunIsHeld, naming the holder.
 
-    A flock goes with its process, however that ends, so there is no stale lock. The host and process id in
-    the file are for people.
+    `wait`: until the holder is gone, at most PATIENCE_S. Then it's taken for dead: only jobs wait, and SLURM and
+    the epoch let one of a run's drivers work at a time.
+
+    A flock goes with its process, however that ends, unless the whole host dies. The host and process id in the
+    file are for people.
     """
     path = run / "lock"
     with store_errors(path):
@@ -31,19 +41,27 @@ def launch_lock(run: Path, *, wait: bool = False) -> Iterator[None]:
     try:
         if not _is_taken(descriptor):
             if not wait:
-                raise StoreError(
-                    f"{run}: another launch is running here ({_holder(path)}). "
-                    "Wait for it or stop it; one launch at a time fills a run directory."
+                raise RunIsHeld(
+                    f"{run}: another launch is running here ({_holder(path)}). Wait for it or stop it; one launch "
+                    f"at a time fills a run directory. If that host is dead, delete {path}."
                 )
-            print(f"waiting for another launch ({_holder(path)})", flush=True)
-            while not _is_taken(descriptor):
-                time.sleep(WAIT_S)
+            _wait(descriptor, _holder(path))
         with store_errors(path):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, json.dumps({"host": socket.gethostname(), "pid": os.getpid()}).encode())
         yield
     finally:
         os.close(descriptor)
+
+
+def _wait(descriptor: int, holder: str) -> None:
+    print(f"waiting for another launch ({holder})", flush=True)
+    deadline = time.monotonic() + PATIENCE_S
+    while not _is_taken(descriptor):
+        if time.monotonic() >= deadline:
+            print(f"going on without the lock: for {PATIENCE_S:.0f} s it hasn't become free", flush=True)
+            return
+        time.sleep(WAIT_S)
 
 
 def _is_taken(descriptor: int, kind: int = fcntl.LOCK_EX) -> bool:

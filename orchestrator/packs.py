@@ -14,13 +14,15 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from cluster.files import temporary_name
 from orchestrator.errors import StoreError
 from orchestrator.pack import Pack
-from orchestrator.publish import publish_once, replace, store_errors, temporary_name
+from orchestrator.publish import publish_once, replace, store_errors
 from orchestrator.store import Store
 from orchestrator.trial import Trial
 
@@ -165,18 +167,28 @@ def _read_attempt(path: Path) -> Attempt | None:
 
 
 def open_packs(store: Store) -> list[OpenPack]:
-    """Packs that were begun and are not closed, oldest intent first. A pack that was being split when the
-    driver died is dropped here in favour of its parts."""
-    paths = [path for path in (store.path / "packs").glob("*.json") if path.name.count(".") == 1]
-    packs = [
-        OpenPack(store, path.stem)
-        for path in sorted(paths, key=lambda path: (path.stat().st_mtime_ns, path.name))
-    ]
-    split = {parent for pack in packs if (parent := pack.parent)}
-    for pack in packs:
-        if pack.pack_id in split:
-            pack.close()
-    return [pack for pack in packs if pack.pack_id not in split]
+    """Packs that were begun and are not closed, oldest intent first."""
+    return begun_packs(store)[0]
+
+
+def begun_packs(store: Store) -> tuple[list[OpenPack], list[OpenPack]]:
+    """The open packs, oldest intent first, and those that were being split when a driver died: their parts are
+    open in their place."""
+    begun: list[tuple[int, OpenPack]] = []
+    split: set[str | None] = set()
+    for path in (store.path / "packs").glob("*.json"):
+        if path.name.count(".") > 1:  # an attempt
+            continue
+        pack = OpenPack(store, path.stem)
+        with suppress(FileNotFoundError):  # a driver at work has closed it meanwhile
+            parent, begun_at = pack.parent, path.stat().st_mtime_ns
+            split.add(parent)
+            begun.append((begun_at, pack))
+    packs = [pack for _, pack in sorted(begun, key=lambda item: (item[0], item[1].pack_id))]
+    return (
+        [pack for pack in packs if pack.pack_id not in split],
+        [pack for pack in packs if pack.pack_id in split],
+    )
 
 
 def suspects(trials: Sequence[Trial], attempts: Sequence[Attempt]) -> list[Trial]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-import socket
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import polars as pl
 
+from cluster.files import is_left_behind
 from orchestrator.errors import StoreError, SweepError
 from orchestrator.packs import OpenPack
 from orchestrator.publish import replace
@@ -16,6 +19,8 @@ from orchestrator.schema import curves_schema, trials_schema
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
 from orchestrator.yaml_file import read_yaml
+
+ABANDONED_S = 24 * 3600
 
 
 def make_ready(store: Store, sweep: Sweep, *, retry_failed: bool) -> None:
@@ -80,13 +85,18 @@ def _set_aside_damaged(store: Store) -> None:
 
 def _clean_up(store: Store) -> None:
     """Remove what dead processes of this host left unfinished, and checkpoints of packs that are closed."""
-    host = socket.gethostname()
-    for path in store.path.glob("**/*.tmp.*"):
-        _, _, owner = path.name.rpartition(".tmp.")
-        owner_host, _, pid = owner.rpartition(".")
-        stale = time.time() - path.stat().st_mtime > 24 * 3600
-        if stale or (owner_host == host and not Path(f"/proc/{pid}").exists()):
-            path.unlink(missing_ok=True)
+    for path in _temporary_files(store.path):
+        with suppress(FileNotFoundError):  # its process is at work
+            if is_left_behind(path) or time.time() - path.stat().st_mtime > ABANDONED_S:
+                path.unlink()
     for folder in (store.path / "checkpoints").iterdir():
         if not OpenPack(store, folder.name).intent_path.exists():
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _temporary_files(run: Path) -> Iterator[Path]:
+    """What is not in its place yet. In snapshots of code such names are the user's."""
+    for folder, below, names in os.walk(run):
+        if Path(folder) == run / "cluster" and "code" in below:
+            below.remove("code")
+        yield from (Path(folder, name) for name in names if ".tmp." in name)

@@ -19,10 +19,12 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from cluster.files import OTHERS_WRITE, deny
 from orchestrator.errors import StoreError, SweepError
 from orchestrator.provenance import CODE_VERSION, code_version
 from orchestrator.publish import store_errors
@@ -40,7 +42,12 @@ Contents = Mapping[str, Path | bytes]
 
 
 def take_snapshot(sweep: Sweep, folder: Path) -> Path:
-    """Copy the code of this launch to `folder/<digest>`, unless it is there. Atomic.
+    """Copy the code of this launch to `folder/<digest>`, unless it is there, whole. Atomic. Whatever the umask,
+    others may write neither in it nor in `folder` and the one around that, where they could put another in its
+    place.
+
+    Not synced to disk: that takes 200 times as long as writing it. What is lost with this machine, if it dies
+    within seconds, is written again by the next launch.
 
     Raises StoreError if that can't be written, or not be imported from; SweepError if there is too much beside
     the sweep file, or something was edited since it was loaded.
@@ -50,8 +57,14 @@ def take_snapshot(sweep: Sweep, folder: Path) -> Path:
         raise StoreError(f"{folder}: Python imports from no path with a colon; launch with another --run-dir")
     contents = _contents(sweep)
     target = folder / _digest(contents)
-    if not target.is_dir():
-        target = _write(contents, folder)
+    with store_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        deny(folder.parent, OTHERS_WRITE)
+        deny(folder, OTHERS_WRITE)
+        if _is_whole(target, contents):
+            _deny_others(target)
+        else:
+            target = _write(contents, folder)
     if sweep.is_function and not _is_as_loaded(sweep):
         raise SweepError([sweep.document.mistake((), "its modules were edited meanwhile; launch again")])
     return target
@@ -203,32 +216,48 @@ def _read(content: Path | bytes) -> bytes:
         ) from error
 
 
+def _is_whole(snapshot: Path, contents: Contents) -> bool:
+    """It is there, and holds what it held when it got its name."""
+    try:
+        return _digest({name: snapshot / name for name in contents}) == snapshot.name
+    except StoreError:
+        return False
+
+
 def _write(contents: Contents, folder: Path) -> Path:
     """Build it beside its place, which it then takes whole."""
-    with store_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(folder)
-        building = folder / f"{_BUILDING}{uuid.uuid4().hex}"
-        try:
-            for name, content in contents.items():
-                _copy(content, building / name)
-            # Of the copies: a file may have been edited since it was hashed.
-            target = folder / _digest({name: building / name for name in contents})
-            _rename_once(building, target)
-        finally:
-            shutil.rmtree(building, ignore_errors=True)
+    _remove_abandoned(folder)
+    building = folder / f"{_BUILDING}{uuid.uuid4().hex}"
+    building.mkdir(mode=0o700)  # until others are denied to write in what is built there
+    try:
+        built = building / "built"
+        for name, content in contents.items():
+            _copy(content, built / name)
+        _deny_others(built)
+        # Of the copies: a file may have been edited since it was hashed.
+        target = folder / _digest({name: built / name for name in contents})
+        if target.is_dir() and not _is_whole(target, contents):
+            target.rename(building / "damaged")
+        _rename_once(built, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
     return target
 
 
 def _copy(content: Path | bytes, target: Path) -> None:
     data = _read(content)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with open(target, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
+    target.write_bytes(data)
     if isinstance(content, Path):
         shutil.copymode(content, target)
+
+
+def _deny_others(folder: Path) -> None:
+    """To write anywhere in it."""
+    for parent, _, names in os.walk(folder):
+        for path in (Path(parent), *(Path(parent, name) for name in names)):
+            with suppress(FileNotFoundError):  # jobs compile what they import, and rename that into its place
+                deny(path, OTHERS_WRITE)
 
 
 def _rename_once(source: Path, target: Path) -> None:
@@ -242,5 +271,6 @@ def _rename_once(source: Path, target: Path) -> None:
 def _remove_abandoned(folder: Path) -> None:
     """What launches left that were killed while they wrote it."""
     for path in folder.glob(f"{_BUILDING}*"):
-        if time.time() - path.stat().st_mtime > ABANDONED_S:
-            shutil.rmtree(path, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its launch is at work
+            if time.time() - path.stat().st_mtime > ABANDONED_S:
+                shutil.rmtree(path, ignore_errors=True)

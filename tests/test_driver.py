@@ -12,6 +12,7 @@ import pytest
 from cluster.base import Backlog
 from orchestrator.driver import Driver
 from orchestrator.errors import StoreError
+from orchestrator.pack import Pack
 from orchestrator.packs import Attempt, OpenPack, open_packs, suspects
 from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
 from orchestrator.search.grid import Grid
@@ -131,6 +132,40 @@ def test_a_driver_that_dies_while_splitting(store: Store) -> None:
     assert sorted(map(len, packs)) == [4, 4]
 
 
+def test_looking_at_open_packs_changes_nothing(store: Store) -> None:
+    """Whoever looks may not own the run: a pack that was being split goes with the next driver only."""
+    current = driver(store)
+    for _ in range(3):
+        die(current)
+    parent = OpenPack(store, current.queue[0].pack_id)
+    current.next_pack()
+    parent.write_intent(Pack(tuple(TRIALS)))
+    halves = open_packs(store)
+    assert 2 == len(halves)
+    assert parent.intent_path.exists()
+    assert [pack.pack_id for pack in halves] == [pack.pack_id for pack in driver(store).queue]
+    assert not parent.intent_path.exists()
+
+
+@pytest.mark.parametrize("moment", ["stat", "read_bytes"])
+def test_packs_that_close_while_somebody_looks(
+    store: Store, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are open no longer; the others are listed."""
+    current = driver(store)
+    current.pack_size = 4
+    gone, other = (OpenPack(store, str(current.next_pack())) for _ in range(2))
+    original = getattr(Path, moment)
+
+    def closing(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == gone.intent_path:
+            path.unlink(missing_ok=True)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, moment, closing)
+    assert [other] == open_packs(store)
+
+
 def test_progress_forgives_earlier_deaths(store: Store) -> None:
     """Attempts are forgotten once a worker gets anywhere."""
     current = driver(store)
@@ -176,6 +211,25 @@ def test_workers_that_die_before_they_begin(store: Store) -> None:
         OpenPack(store, pack_id).begin_attempt(current.order.epoch, "gone")
         assert n + 1 == len(OpenPack(store, pack_id).attempts())
     assert IDS[:4] == die(current)
+
+
+def test_a_driver_with_time_to_stop(store: Store) -> None:
+    """Begins nothing more; what runs is left after the time of grace, or at once if it is told again."""
+    current = driver(store)
+    running = current.next_pack()
+    current.stop(grace_s=60)
+    assert (None, True, False, False) == (
+        current.next_pack(),
+        current.is_stopping,
+        current.stop_requested,
+        current.is_finished,
+    )
+    current.stop()
+    assert current.stop_requested
+    current.stop(grace_s=60)
+    assert current.stop_requested
+    current.left(str(running))
+    assert current.is_finished
 
 
 def test_how_much_is_left(store: Store) -> None:

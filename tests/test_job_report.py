@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from collections.abc import Sequence
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +15,12 @@ from typing import Any
 import polars as pl
 import pytest
 
+from cluster.errors import ClusterError
+from cluster.files import read_json
 from cluster.job_record import JobRecord, JobState, Record, read_records
 from cluster.queue import QueuedJob, QueueView
 from cluster.rendezvous import End, HeadState, Rendezvous
-from orchestrator import job_report
+from orchestrator import job_report, submission
 from orchestrator.job_report import Jobs, has_failed, log_lines
 from orchestrator.submission import Submission
 
@@ -158,6 +163,21 @@ def test_a_queue_that_is_not_known_is_not_empty(found: QueueView, said: str) -> 
 
 
 @pytest.mark.parametrize(
+    ("taken_at", "shown_jobs", "expected"),
+    [
+        (NOW - 590, (), False),  # before the launch, if that host's clock is a minute ahead
+        (NOW - 530, (), True),
+        (NOW - 650, (queued("11_0", "worker", "PENDING"),), True),  # it shows what was queued last
+        (NOW - 590, (queued("10", "driver", "PENDING"),), False),  # workers came after it
+    ],
+)
+def test_clocks_of_hosts_differ(taken_at: float, shown_jobs: Sequence[QueuedJob], expected: bool) -> None:
+    """Who looked at the queue, and who launched, may be a minute apart: workers that were just queued are not
+    taken for gone."""
+    assert expected == Jobs(SUBMITTED, None, None, (), view(*shown_jobs, taken_at=taken_at)).has_view
+
+
+@pytest.mark.parametrize(
     ("end", "said"),
     [
         (End(2, "finished"), [f"{LAUNCH}; finished"]),
@@ -203,6 +223,29 @@ def test_a_submission_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert SUBMITTED == Submission.load(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("", "it holds no mapping"),
+        ('{"launch": 2', "it holds no mapping"),
+        ("{}", "'drivers'"),
+    ],
+)
+def test_a_damaged_submission_is_not_none(
+    tmp_path: Path, content: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs may be queued, and the next launch must not be taken for the first one."""
+    monkeypatch.setattr(submission, "read_json", partial(read_json, patience_s=0.0))
+    path = tmp_path / "cluster" / "launch.json"
+    path.parent.mkdir()
+    path.write_text(content)
+    with pytest.raises(ClusterError) as error:
+        Submission.load(tmp_path)
+    assert f"{path}: damaged ({reason}). Delete it once squeue shows no job of this run any more." == str(
+        error.value
+    )
+
+
 # -- logs -----------------------------------------------------------------------------------------------------
 
 
@@ -220,22 +263,27 @@ def test_a_submission_is_read_as_it_was_written(tmp_path: Path) -> None:
 )
 def test_jobs_that_left_failed_if_something_was_raised(reason: str | None, expected: bool) -> None:
     """Whatever its name; our own reasons are sentences."""
-    assert expected == has_failed(record("10", "driver", "left", reason), "10", view())
+    assert expected == has_failed(record("10", "driver", "left", reason), "10", view(), NOW - 600)
 
 
 @pytest.mark.parametrize("said", [record("10", "driver", "driving"), None])
 @pytest.mark.parametrize(
-    ("found", "expected"),
+    ("found", "begun_by", "expected"),
     [
-        (view(queued("10", "driver", "RUNNING")), False),
-        (view(queued("10", "driver", "NODE_FAIL")), True),
-        (view(), True),
-        (view(problem="no squeue"), False),
+        (view(queued("10", "driver", "RUNNING")), NOW - 600, False),
+        (view(queued("10", "driver", "NODE_FAIL")), NOW - 600, True),
+        (view(queued("10", "driver", "NODE_FAIL")), NOW - 10, True),
+        (view(), NOW - 600, True),
+        (view(), NOW - 10, False),  # after the look at the queue
+        (view(), NOW - 30, False),  # before it, if the clocks of both hosts agree
+        (view(problem="no squeue"), NOW - 600, False),
     ],
 )
-def test_jobs_that_did_not_say_that_they_left(said: Record | None, found: QueueView, expected: bool) -> None:
-    """They failed if the queue knows that they are gone; where it isn't known, nothing is claimed."""
-    assert expected == has_failed(said, "10", found)
+def test_jobs_that_did_not_say_that_they_left(
+    said: Record | None, found: QueueView, begun_by: float, expected: bool
+) -> None:
+    """They failed if the queue knows that they are gone; where it isn't known, or not yet, nothing is claimed."""
+    assert expected == has_failed(said, "10", found, begun_by)
 
 
 DEATH = "its worker died 3 times; last: killed; logs/worker-n1-7.log may say more"
@@ -290,10 +338,28 @@ def test_the_ends_of_all_logs(run: Any) -> None:
 
 
 def test_the_logs_of_what_failed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Jobs that raised, or were gone before they could say anything, and the workers that failed trials died in."""
+    """Jobs that raised, or were gone before they could say anything, and the workers that failed trials died in. A
+    job that printed something after the last look at the queue may have just begun."""
     assert [*DRIVER, *DEAD] == shown(run, failed_only=True)
     monkeypatch.setattr(job_report, "look", view)  # an empty queue
+    assert [*DRIVER, *DEAD] == shown(run, failed_only=True)
+    os.utime(run.path / "cluster" / "jobs" / "12_0_log.err", (NOW - 600, NOW - 600))
     assert [*DRIVER, *SETUP, *DEAD] == shown(run, failed_only=True)
+
+
+def test_a_job_that_has_just_begun_has_not_failed(run: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last look at the queue is older than it; one that was taken a good while later says that it's gone."""
+    folder = run.path / "cluster" / "jobs"
+    (folder / "13_0_log.out").write_text("joined\n")
+    JobRecord.begin(
+        folder, "worker", 2, {"SLURM_JOB_ID": "13", "SLURM_CPUS_ON_NODE": "1", "SLURMD_NODENAME": "n1"}
+    )
+    began = datetime.fromisoformat(read_records(folder)[-1].started_at).timestamp()
+    seen = {}
+    for later_s in (-30.0, 30.0, 90.0):
+        monkeypatch.setattr(job_report, "look", lambda taken_at=began + later_s: view(taken_at=taken_at))
+        seen[later_s] = "worker 13 on n1: waiting, TIME" in shown(run, failed_only=True)
+    assert {-30.0: False, 30.0: False, 90.0: True} == seen
 
 
 def test_no_lines_are_asked_for(run: Any) -> None:

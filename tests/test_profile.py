@@ -17,7 +17,7 @@ from orchestrator.yaml_file import dump_yaml
 
 PROFILES = Path(__file__).resolve().parent.parent / "cluster" / "profiles"
 PLACEMENT = "partition, account, qos, constraint, sbatch"
-TOP = f"{PLACEMENT}, worker, driver, setup, python, scratch, notice_s, rounds"
+TOP = f"{PLACEMENT}, worker, driver, setup, python, scratch, interface, notice_s, rounds"
 JOBS = f"{PLACEMENT}, time_limit_min, cpus, memory_gb"
 WORKER = f"{JOBS}, max, min, gpus, gpu_type"
 DRIVER = f"{JOBS}, queued"
@@ -122,6 +122,7 @@ setup: ["a\nb", "#SBATCH --x", 3]
 python: ~/x
 scratch: /a/very/long/path/which/is/too/long
 rounds: 0
+interface: ib0; x
 """
     expected = [
         block("p.yaml:1: partion: unknown key", TOP, "partition"),
@@ -158,6 +159,10 @@ rounds: 0
             "and Linux ends their paths at 107 bytes"
         ),
         "p.yaml:19: rounds: rounds must be 1 or more, not 0",
+        (
+            "p.yaml:20: interface: interface must be the name of a network interface, such as ib0 "
+            "(`ip -4 address` lists them)"
+        ),
     ]
     assert "\n".join(expected) == mistakes(text)
 

@@ -143,12 +143,29 @@ def test_jobs_are_found_by_name(scheduler: Scheduler) -> None:
         *((state, True) for state in ("PENDING", "RUNNING", "SUSPENDED", "COMPLETING", "REQUEUED")),
         *((state, True) for state in ("STOPPED", "SPECIAL_EXIT", "A_STATE_OF_NEXT_YEAR")),
         *((state, False) for state in ("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL")),
-        *((state, False) for state in ("PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE")),
+        *((state, False) for state in ("PREEMPTED", "OUT_OF_MEMORY", "BOOT_FAIL", "DEADLINE", "REVOKED")),
     ],
 )
 def test_only_final_states_are_dead(state: str, is_alive: bool) -> None:
     """A state that isn't known to be final counts as alive."""
     assert is_alive == QueuedJob("1", "name", state, None, None, "1:00").is_alive
+
+
+@pytest.mark.parametrize(
+    ("job_id", "since", "expected"),
+    [
+        ("12", 1000.0, False),  # taken before it, or by a clock that is a minute ahead
+        ("12", 939.0, True),
+        ("15", 1000.0, True),  # among them, so whatever the clocks say
+        ("15_3", 1000.0, True),
+        ("15_4", 1000.0, False),
+        ("1", 1000.0, False),
+    ],
+)
+def test_a_view_is_younger_than_what_it_shows(job_id: str, since: float, expected: bool) -> None:
+    """Else only if it was taken a good while later, since every host has a clock of its own."""
+    jobs = (QueuedJob("15_3", "name", "COMPLETED", None, None, "1:00"),)
+    assert expected == QueueView(1000.0, 1000.0, jobs, None).has_seen(job_id, since)
 
 
 def test_an_empty_queue_is_known_to_be_empty(scheduler: Scheduler) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -359,11 +360,46 @@ def test_killed_while_it_is_written(home: Home) -> None:
     (left,) = home.code.iterdir()
     snapshot = home.take()
     assert set(home.code.iterdir()) == {left, snapshot}
-    assert listing(left) == listing(snapshot)
+    assert listing(left / "built") == listing(snapshot)
     os.utime(left, (0, time.time() - 25 * 3600))
     (home.folder / f"{home.helper}.py").write_text("def a(): return 2\n")
     other = home.take()
     assert set(home.code.iterdir()) == {snapshot, other}
+
+
+@pytest.mark.parametrize("umask", [0o002, 0o000])
+def test_others_may_not_write_in_it(home: Home, umask: int) -> None:
+    """Nor put another in its place, where the umask of a shared folder lets them, or its group was let in since;
+    the bit that hands the group down stays."""
+    home.write()
+    (home.folder / f"{home.helper}.py").chmod(0o666)
+    home.code.parent.mkdir()
+    home.code.parent.chmod(0o2775)
+    before = os.umask(umask)
+    try:
+        snapshot = home.take()
+    finally:
+        os.umask(before)
+    closed = [home.code.parent, home.code, snapshot, *snapshot.rglob("*")]
+    assert [] == [path for path in closed if path.stat().st_mode & 0o022]
+    assert {0o2755} == {stat.S_IMODE(path.stat().st_mode) for path in closed if path.is_dir()}
+    for path in closed:
+        path.chmod(0o2775 if path.is_dir() else 0o664)
+    assert home.take() == snapshot
+    assert [] == [path for path in closed if path.stat().st_mode & 0o022]
+
+
+@pytest.mark.parametrize("content", [b"", None])
+def test_a_damaged_one_is_written_again(home: Home, content: bytes | None) -> None:
+    """What is under its name may be lost, as no file is synced, if the machine dies just after the launch."""
+    home.write()
+    snapshot = home.take()
+    before, path = listing(snapshot), snapshot / "cluster" / "queue.py"
+    path.unlink() if content is None else path.write_bytes(content)
+    assert home.take() == snapshot
+    assert Path(module.__file__).parents[1].joinpath("cluster", "queue.py").read_bytes() == path.read_bytes()
+    assert before == listing(snapshot)
+    assert [snapshot] == list(home.code.iterdir())
 
 
 def test_many_at_once(home: Home) -> None:
@@ -381,11 +417,8 @@ def test_edited_while_it_is_copied(home: Home, monkeypatch: pytest.MonkeyPatch) 
     data, hashed = home.folder / home.package / "deep" / "data.txt", module._digest
 
     def digest(contents: module.Contents) -> str:
-        if contents[key] != data:
-            data.write_text("3")
-            return hashed(contents)
         before = hashed(contents)
-        data.write_text("2")
+        data.write_text("2" if contents[key] == data else "3")
         return before
 
     home.write(value=1)

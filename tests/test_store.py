@@ -15,9 +15,11 @@ import pandas as pd
 import polars as pl
 import pytest
 
+from cluster.files import temporary_name
 from orchestrator.errors import StoreError
 from orchestrator.lock import is_locked, launch_lock
 from orchestrator.publish import publish_once, replace
+from orchestrator.run_dir import _clean_up
 from orchestrator.store import Store, rows_frame
 
 SCHEMA = pl.Schema(
@@ -209,3 +211,56 @@ for i in range(100):
         time.sleep(0.001)
     assert writer.returncode == 0
     assert seen <= {b"a" * 100_000, b"b" * 100_000}
+
+
+def left_by_the_dead(path: Path) -> Path:
+    """What a process that was killed in the middle of writing leaves."""
+    code = f"""
+import os
+from pathlib import Path
+from orchestrator import publish
+publish.os.fsync = lambda descriptor: os.kill(os.getpid(), 9)
+publish.replace(Path({str(path)!r}), b"half")
+"""
+    before = set(path.parent.iterdir())
+    subprocess.run([sys.executable, "-c", code], check=False)
+    (left,) = set(path.parent.iterdir()) - before
+    return left
+
+
+def test_what_dead_processes_left_unfinished_is_removed(store: Store) -> None:
+    """At once if the process was this host's, else after a day. What others are writing stays, and so does what a
+    user has given such a name, in a snapshot of the code."""
+    for folder in ("cluster/code/c0de/modules", "checkpoints/p"):
+        (store.path / folder).mkdir(parents=True)
+    names = ["trials/a.parquet", "cluster/head.json", "checkpoints/p/1-0"]
+    dead = [left_by_the_dead(store.path / name) for name in names]
+    mine = temporary_name(store.path / "sweep.yaml")
+    theirs, forgotten = (store.path / f"trials/{c}.parquet.tmp.another.host.1.1" for c in "bc")
+    users = store.path / "cluster" / "code" / "c0de" / "modules" / "data.tmp.old"
+    for path in (mine, theirs, forgotten, users):
+        path.touch()
+    for path in (forgotten, users):
+        os.utime(path, (0, time.time() - 25 * 3600))
+    (store.path / "packs" / "p.json").write_text("{}")
+    _clean_up(store)
+    assert [] == [path for path in (*dead, forgotten) if path.exists()]
+    assert [] == [path for path in (mine, theirs, users) if not path.exists()]
+
+
+def test_a_file_that_takes_its_place_while_others_are_removed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temporary name is gone then, which is no error."""
+    path = store.path / "trials" / "a.parquet.tmp.another.host.1.1"
+    path.touch()
+    original = Path.stat
+
+    def publishing(found: Path, **options: bool) -> os.stat_result:
+        if found == path:
+            path.unlink()
+        return original(found, **options)
+
+    monkeypatch.setattr(Path, "stat", publishing)
+    _clean_up(store)
+    assert [] == list((store.path / "trials").glob("*.tmp.*"))

@@ -51,9 +51,10 @@ class Programs:
         (self.folder / "limit").write_text(str(n_jobs))
         (self.folder / "words").write_text(words)
 
-    def shows(self, *jobs: tuple[str, str, str]) -> None:
-        """The queue: id, name and state of jobs."""
-        lines = (f",{job_id},{name},{state},None,n1,1:00,\n" for job_id, name, state in jobs)
+    def shows(self, *jobs: tuple[str, ...]) -> None:
+        """The queue: id, name, state and perhaps reason of jobs."""
+        rows = ((*job, "None")[:4] for job in jobs)
+        lines = (f",{job_id},{name},{state},{reason},n1,1:00,\n" for job_id, name, state, reason in rows)
         (self.folder / "queue").write_text("".join(lines))
 
     @property

@@ -50,6 +50,28 @@ def test_an_end_is_that_of_its_launch_and_of_earlier_ones(tmp_path: Path, state:
     assert [end, end, None] == [rendezvous.end(launch) for launch in (1, 2, 3)]
 
 
+def test_a_launch_that_begins_ends_those_before_it(tmp_path: Path) -> None:
+    """Its own jobs go on; those of earlier launches leave, and say why."""
+    rendezvous = Rendezvous(tmp_path)
+    rendezvous.publish_end(End(1, "finished"))
+    rendezvous.begin(2)
+    opened = End(2, "open")
+    assert [opened, None, None] == [rendezvous.end(launch) for launch in (1, 2, 3)]
+    assert "another launch has begun" == opened.why_leave(1)
+    assert "the run is finished" == End(1, "finished").why_leave(1)
+
+
+def test_launches_are_counted_by_what_the_files_say(tmp_path: Path) -> None:
+    """Of whichever speaks of the newest."""
+    rendezvous = Rendezvous(tmp_path)
+    seen = [rendezvous.last_launch]
+    rendezvous.publish_head(HEAD)
+    seen.append(rendezvous.last_launch)
+    rendezvous.begin(3)
+    seen.append(rendezvous.last_launch)
+    assert [0, 2, 3] == seen
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -94,6 +94,18 @@ def test_folders_of_others_stay(tmp_path: Path) -> None:
         assert {mine, theirs, folder} == set(tmp_path.iterdir())
 
 
+def test_a_link_to_a_folder_of_ours_is_left_alone(tmp_path: Path) -> None:
+    """Whoever may write to the parent could have made it, and lead it to a run directory, which has a lock, too."""
+    run, parent = tmp_path / "run", tmp_path / "scratch"
+    (run / "trials").mkdir(parents=True)
+    (run / "lock").touch()
+    parent.mkdir()
+    (parent / "orc-abcdefgh").symlink_to(run)
+    with scratch_folder(parent):
+        pass
+    assert {run / "trials", run / "lock"} == set(run.iterdir())
+
+
 def test_jobs_that_begin_and_end_at_once_keep_their_folders(tmp_path: Path) -> None:
     """None takes the folder of another for one that is left."""
 

@@ -82,6 +82,7 @@ WORKERS = """\
 # setup
 module load cuda
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+export SLURM_EXPORT_ENV=ALL
 export PYTHONPATH=CODE"${PYTHONPATH:+:$PYTHONPATH}"
 
 # command
@@ -110,6 +111,7 @@ DRIVER = """\
 # setup
 module load cuda
 export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"
+export SLURM_EXPORT_ENV=ALL
 export PYTHONPATH=CODE"${PYTHONPATH:+:$PYTHONPATH}"
 
 # command
@@ -270,6 +272,21 @@ def test_a_refusal_in_slurms_words(programs: Any, order: Order, capfd: pytest.Ca
     assert ("", "") == capfd.readouterr()
 
 
+def test_an_answer_in_other_words_is_quoted(programs: Any, order: Order) -> None:
+    """Of a program that a site has put in place of sbatch."""
+    programs.install("sbatch", "echo 'Thank you, your job is number one'\n")
+    with pytest.raises(ClusterError) as error:
+        Slurm(order).submit_drivers(1)
+    assert str(error.value).startswith(f"SLURM refused {order.driver_name}: ")
+    assert "Thank you, your job is number one" in str(error.value)
+
+
+def test_fewer_drivers_where_the_site_limits_them(programs: Any, order: Order) -> None:
+    """One is enough to begin with."""
+    programs.allows(2)
+    assert ["101", "102"] == [item.job_id for item in Slurm(order).submit_drivers(3)]
+
+
 @pytest.mark.parametrize(
     ("limit", "accepted", "asked"),
     [
@@ -321,10 +338,13 @@ def test_other_refusals_are_no_limits(programs: Any, order: Order) -> None:
         ("Configuration data\nMaxArraySize            = 2001\nMaxX = 1", 2001),
         ("MaxArraySize            = 0", 1),
         ("nothing of it", 1001),
+        ("MaxArraySize = 100001\nSchedulerParameters = defer,max_array_tasks=500,bf_continue", 500),
+        ("MaxArraySize = 200\nSchedulerParameters = max_array_tasks=500", 200),
     ],
 )
 def test_the_largest_array(programs: Any, order: Order, printed: str, size: int) -> None:
-    """As the site says; 0 there means no arrays, so jobs one by one; SLURM's default if it says nothing."""
+    """As the site says, of indices or of tasks; 0 there means no arrays, so jobs one by one; SLURM's default if it
+    says nothing."""
     programs.install("scontrol", f"echo '{printed}'\n")
     assert size == Slurm(order).max_array_size
 

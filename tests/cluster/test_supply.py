@@ -125,9 +125,10 @@ def test_refusals_make_it_patient(programs: Any, supply: Supply, order: Order, t
     pauses_s = []
     for _ in range(6):
         look_again(supply, tmp_path / "cache")
-        assert f"SLURM refused {order.driver_name}: Access/permission denied" == supply.keep_up(
-            Backlog(0, 1, 0)
-        )
+        refused = [
+            f"SLURM refused {n}: Access/permission denied" for n in (order.driver_name, order.worker_name)
+        ]
+        assert "; ".join(refused) == supply.keep_up(Backlog(0, 1, 0))
         pauses_s.append(supply.pause_s)
     assert [120.0, 240.0, 480.0, 960.0, PATIENCE_S, PATIENCE_S] == pauses_s
     programs.allows(100)
@@ -158,6 +159,27 @@ def test_workers_that_end_as_soon_as_they_begin(
     assert ("", 60.0) == (supply.keep_up(Backlog(0, 2, 1)), supply.pause_s)
 
 
+def test_workers_that_slurm_holds_are_replaced(programs: Any, supply: Supply, order: Order) -> None:
+    """A job whose node was broken waits until an administrator releases it. One that its user holds stays."""
+    programs.shows(
+        ("1", order.driver_name, "RUNNING"),
+        ("2", order.driver_name, "PENDING"),
+        ("3_0", order.worker_name, "PENDING", "launch_failed_requeued_held"),
+        ("3_1", order.worker_name, "PENDING", "JobHeldUser"),
+    )
+    assert "" == supply.keep_up(Backlog(0, 2, 0))
+    assert [f"queued {order.worker_name} 1"] == programs.asked
+
+
+def test_workers_are_queued_where_drivers_are_refused(programs: Any, supply: Supply, order: Order) -> None:
+    """As with a partition of its own whose limits are used up: both are said, and the work goes on."""
+    real = (programs.folder / "sbatch").read_text()
+    programs.install("sbatch", f'grep -q job-name=.*-driver "$1" && {{ echo no >&2; exit 1; }}\n{real}')
+    programs.shows(("1", order.driver_name, "RUNNING"))
+    assert f"SLURM refused {order.driver_name}: no" == supply.keep_up(Backlog(0, 2, 0))
+    assert [f"queued {order.worker_name} 2"] == programs.asked
+
+
 def test_the_successor_comes_before_workers(programs: Any, supply: Supply, order: Order) -> None:
     """Where one more job may be queued, it is the next driver: workers without one have nothing to do."""
     programs.shows(("1", order.driver_name, "RUNNING"))
@@ -182,8 +204,9 @@ def test_a_full_disk_is_a_note(programs: Any, supply: Supply, order: Order) -> N
     """Not the end of the thread that keeps jobs queued."""
     order.folder.mkdir(parents=True)
     order.jobs.write_text("")  # a file where the folder should be
-    expected = f"{order.driver_name} could not be queued: [Errno 17] File exists: '{order.jobs}'"
-    assert expected == supply.keep_up(Backlog(0, 2, 0))
+    names = (order.driver_name, order.worker_name)
+    expected = [f"{name} could not be queued: [Errno 17] File exists: '{order.jobs}'" for name in names]
+    assert "; ".join(expected) == supply.keep_up(Backlog(0, 2, 0))
 
 
 def test_demand_decides_how_many_workers(programs: Any, order: Order) -> None:

@@ -91,7 +91,7 @@ def test_a_good_profile(slurm: SlurmCluster) -> None:
             f"{NODE}; look at worker.memory_gb",
         ),
         ("worker: {max: 4, time_limit_min: 60, cpus: 5}", None, f"{NODE}; look at worker.cpus"),
-        ("worker: {max: 4, time_limit_min: 60, gpus: 3}", None, f"{NODE}; look at worker.gpus"),
+        ("worker: {max: 4, time_limit_min: 60, cpus: 3, gpus: 3}", None, f"{NODE}; look at worker.gpus"),
         (
             "worker: {max: 4, time_limit_min: 60, gpus: 1, gpu_type: a100}",
             None,
@@ -113,7 +113,7 @@ def test_a_good_profile(slurm: SlurmCluster) -> None:
             "unrecognized option '--frobnicate=1'; look at worker.sbatch.frobnicate",
         ),
         (  # SLURM finds the first alone
-            "worker: {max: 4, time_limit_min: 60, partition: nope, memory_gb: 100, gpus: 3}",
+            "worker: {max: 4, time_limit_min: 60, partition: nope, memory_gb: 100, cpus: 3, gpus: 3}",
             None,
             f"{NO_PARTITION}; look at worker.partition",
         ),
@@ -131,6 +131,17 @@ def test_what_slurm_refuses(slurm: SlurmCluster, profile: str, driver: str | Non
         f"FAIL worker jobs are refused: {worker} in the profile",
     ]
     assert (1, [answers(slurm), *expected]) == doctor(profile, slurm.env())
+
+
+@pytest.mark.usefixtures("folder")
+def test_gpus_that_no_pack_would_use(slurm: SlurmCluster) -> None:
+    """SLURM would give them; they would idle for want of CPUs."""
+    code, findings = doctor("partition: high\nworker: {max: 1, time_limit_min: 60, gpus: 2}", slurm.env())
+    assert (
+        "FAIL a worker's 1 CPUs are enough for 1 of its 2 GPUs, since a pack takes one of each: "
+        "set worker.cpus to 2 or more"
+    ) == findings[-1]
+    assert 1 == code
 
 
 @pytest.mark.usefixtures("folder")
