@@ -6,7 +6,7 @@ Only a driver does this, at most once a minute, from the one look at the queue t
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
@@ -14,7 +14,7 @@ from cluster.base import Backlog, Demand
 from cluster.errors import ClusterError
 from cluster.profile import Profile
 from cluster.queue import look
-from cluster.slurm import Slurm
+from cluster.slurm import Queued, Slurm
 
 EVERY_S = 60.0
 PATIENCE_S = 30 * 60.0
@@ -36,6 +36,8 @@ class Supply:
     next_look: float = field(default_factory=lambda: time.monotonic() + EVERY_S)
     changed_at: float = field(default_factory=time.time)
     """When jobs were queued last, seconds since 1970: an older look at the queue doesn't show them."""
+    newest: str = ""
+    """The last of those jobs, if SLURM has told its id."""
     note: str = ""
     stored: int | None = None
     """Trials that were stored when workers were queued after the last look; None: none were."""
@@ -62,7 +64,7 @@ class Supply:
         view = look(EVERY_S)
         if view.problem:
             raise ClusterError(view.problem)
-        if view.taken_at <= self.changed_at:
+        if not view.has_seen(self.newest, self.changed_at):
             return self.note
         # The successor first: workers may take all that the site's submit limits leave.
         missing_drivers = 2 - self.slurm.drivers(view)
@@ -83,10 +85,10 @@ class Supply:
         run = self.slurm.order.run
         return f"workers end and no trial is finished meanwhile: orchestrator logs {run} --failed may say why"
 
-    def _submit(self, submit: Callable[[int], object], n: int) -> str:
+    def _submit(self, submit: Callable[[int], Sequence[Queued]], n: int) -> str:
         """Returns why it was refused, if it was."""
         try:
-            submit(n)
+            self.newest = submit(n)[-1].job_id
         except ClusterError as error:
             return str(error)
         finally:

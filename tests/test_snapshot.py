@@ -11,7 +11,6 @@ import sys
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -405,11 +404,16 @@ def test_a_damaged_one_is_written_again(home: Home, content: bytes | None) -> No
 def test_many_at_once(home: Home) -> None:
     """Launches at the same time end with one snapshot, and nothing else."""
     home.write()
-    sweep = home.sweep()
-    with ThreadPoolExecutor(4) as pool:
-        taken = set(pool.map(lambda _: take_snapshot(sweep, home.code), range(8)))
-    assert set(home.code.iterdir()) == taken
-    assert len(taken) == 1
+    home.sweep()
+    code = (
+        "import sys; from pathlib import Path; from orchestrator.snapshot import *\n"
+        "for _ in range(3): print(take_snapshot(load_sweep(sys.argv[1]), Path(sys.argv[2])).name)"
+    )
+    command = [sys.executable, "-c", code, home.folder / "sweep.yaml", home.code]
+    launches = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    taken = [name for launch in launches for name in launch.communicate()[0].split()]
+    assert [home.code / taken[0]] == list(home.code.iterdir())
+    assert [taken[0]] * 12 == taken
 
 
 def test_edited_while_it_is_copied(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
