@@ -5,7 +5,7 @@ not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -38,18 +38,44 @@ def cells(
     counts as solved is said by `with_outcomes`. Raises ValueError if `value` is neither `solved` nor a column
     of numbers.
     """
-    schema = trials.collect_schema()
-    shown = [x, y, *facets]
+    mean = {"cell_mean": pl.col("_measured").mean()}
+    return _on_map(trials.pipe(_measured, value), axes, [x, y, *facets], impossible, "_measured", mean)
+
+
+def phase_cells(
+    trials: pl.LazyFrame,
+    axes: Sequence[AxisInfo],
+    x: AxisInfo,
+    y: AxisInfo,
+    facets: Sequence[AxisInfo],
+    impossible: pl.DataFrame | None = None,
+) -> pl.LazyFrame:
+    """Like `cells`, of trials with a column `_phase` (see `phases`): instead of a mean, `cell_phases` has the phase
+    of each of the `cell_trials` that have one, sorted; null in cells without."""
+    phases = {"cell_phases": pl.col("_phase").drop_nulls().sort()}
+    return _on_map(trials, axes, [x, y, *facets], impossible, "_phase", phases)
+
+
+def _on_map(
+    trials: pl.LazyFrame,
+    axes: Sequence[AxisInfo],
+    shown: Sequence[AxisInfo],
+    impossible: pl.DataFrame | None,
+    counted: str,
+    aggregates: Mapping[str, pl.Expr],
+) -> pl.LazyFrame:
+    """One row per cell of the map: x, y and the facets, the aggregates, and what `cells` says of trials; those
+    with the column `counted` count."""
     names = [axis.name for axis in shown]
+    schema = trials.collect_schema()
     every = [pl.LazyFrame({a.name: pl.Series(a.values, dtype=schema[a.name])}) for a in shown]
     measured = (
-        trials.pipe(_measured, value)
-        .pipe(_snapped, x)
-        .pipe(_snapped, y)
+        trials.pipe(_snapped, shown[0])
+        .pipe(_snapped, shown[1])
         .group_by(names)
         .agg(
-            cell_mean=pl.col("_measured").mean(),
-            cell_trials=pl.col("_measured").count(),
+            **aggregates,
+            cell_trials=pl.col(counted).count(),
             cell_failed=(pl.col("status") == "failed").sum(),
         )
     )
@@ -68,7 +94,7 @@ def cells(
             .then(pl.lit("impossible"))
             .otherwise(pl.lit("empty")),
         )
-        .select(*names, "cell_mean", "cell_trials", "cell_failed", "cell_status")
+        .select(*names, *aggregates, "cell_trials", "cell_failed", "cell_status")
     )
 
 

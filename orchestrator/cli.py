@@ -163,6 +163,31 @@ def thresholds(
     _print(_open(run).thresholds(along, at_steps=at_steps), format_, out)
 
 
+AtOption = Annotated[
+    str | None,
+    typer.Option(
+        "--at", metavar="last|best|STEP", help="Which evaluation is looked at; the last unless given."
+    ),
+]
+RulesOption = Annotated[
+    Path | None, typer.Option("--sweep", metavar="SWEEP.yaml", help="Take the rules of this file instead.")
+]
+
+
+@app.command()
+def phases(
+    run: RunArgument,
+    at: AtOption = None,
+    sweep: RulesOption = None,
+    format_: FormatOption = Format.table,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
+) -> None:
+    """How many trials of each cell are in which phase, by the rules of the sweep: one row per cell and phase."""
+    from orchestrator.evaluations import read_moment
+
+    _print(_open(run).phase_counts(read_moment(at or "last"), sweep_file=sweep), format_, out)
+
+
 @app.command()
 def plot(
     run: RunArgument,
@@ -172,14 +197,20 @@ def plot(
         str | None, typer.Option(help="Axes that get a panel per value: depth,easy_fraction.")
     ] = None,
     value: Annotated[
-        str, typer.Option(help="solved (the fraction of trials), a column of trials, or a metric.")
+        str, typer.Option(help="solved (the fraction of trials), phase, a column of trials, or a metric.")
     ] = "solved",
+    at: AtOption = None,
+    sweep: RulesOption = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .pdf, .svg, .png or .html file.")] = None,
 ) -> None:
     """Draw the phase diagram."""
+    from orchestrator.evaluations import read_moment
+
     opened = _open(run)
-    target = out or opened.path / "figures" / "phase_diagram.png"
-    opened.plot(x, y, None if facet is None else [name for name in facet.split(",") if name], value, target)
+    target = out or opened.path / "figures" / ("phases.png" if value == "phase" else "phase_diagram.png")
+    facets = None if facet is None else [name for name in facet.split(",") if name]
+    moment = None if at is None else read_moment(at)
+    opened.plot(x, y, facets, value, target, at=moment, sweep_file=sweep)
     print(target)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -10,17 +11,32 @@ import polars as pl
 from orchestrator import figures
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
+from orchestrator.evaluations import Moment, at_moment, check_moment
+from orchestrator.phase_map import phase_map
+from orchestrator.phase_rules import Rules, checked_rules
 
 if TYPE_CHECKING:
     import altair as alt
 
     from orchestrator.run import Run
 
+PHASE = "phase"
+"""The value that stands for phases, whatever columns there are."""
+
 
 def phase_diagram(
-    run: Run, x: str | None, y: str | None, facets: Sequence[str] | None, value: str
+    run: Run,
+    x: str | None,
+    y: str | None,
+    facets: Sequence[str] | None,
+    value: str,
+    at: Moment | None = None,
+    sweep_file: str | Path | None = None,
 ) -> alt.TopLevelMixin:
     """`value` over x and y, a panel for each value of the facets, thresholds on top where they apply.
+
+    `phase` draws the most frequent phase of each cell, by the rules of `sweep_file` if given. `at`: the evaluation
+    that metrics and phases are taken from, the last unless given.
 
     Left to themselves, y is the axis along which thresholds are sought, x the first other axis with several
     values, and the facets all that are left. Axes that are not shown are averaged over, and the subtitle says
@@ -29,7 +45,12 @@ def phase_diagram(
     across, up, panels = _shown(run, x, y, facets)
     shown = {axis.name for axis in (across, up, *panels)}
     hidden = [axis for axis in _varied(run) if axis.name not in shown]
-    trials = _with_value(run, value)
+    if value == PHASE:
+        rules = checked_rules(run, sweep_file)
+        return _phase_map(run, rules, at or "last", (across, up, panels), hidden)
+    if sweep_file is not None:
+        raise QueryError(f"rules of another sweep file go with the value {PHASE}, not with {value}")
+    trials = _with_value(run, value, at)
     try:
         cells = figures.cells(trials, run.sweep.axes, across, up, panels, value, _impossible(run)).collect()
     except ValueError as error:
@@ -45,9 +66,42 @@ def phase_diagram(
         value=value,
         value_title="fraction solved" if value == "solved" else f"mean {value}",
         title=run.sweep.name,
-        subtitle=_subtitle(run, cells, hidden),
+        subtitle=_subtitle(run, cells, [*_rule(run), *_moment(run, at)], hidden, "mean over"),
         theory=_theory(run),
     )
+
+
+def _phase_map(
+    run: Run,
+    rules: Rules,
+    at: Moment,
+    shown: tuple[AxisInfo, AxisInfo, list[AxisInfo]],
+    hidden: Sequence[AxisInfo],
+) -> alt.TopLevelMixin:
+    x, y, facets = shown
+    trials = run.labelled(rules, at)
+    cells = figures.phase_cells(trials, run.sweep.axes, x, y, facets, _impossible(run)).collect()
+    read = "a cell shows its most frequent phase and how many of its trials have it; it is split where phases tie"
+    return phase_map(
+        cells,
+        list(rules),
+        x=x,
+        y=y,
+        facets=facets,
+        title=run.sweep.name,
+        subtitle=_subtitle(run, cells, [f"phases {_moment(run, at)[0]}", read], hidden, "over all values of"),
+        theory=_theory(run),
+    )
+
+
+def _moment(run: Run, at: Moment | None) -> list[str]:
+    """The evaluation that is shown, in words."""
+    if at is None:
+        return []
+    if at == "best":
+        assert run.sweep.solved is not None, "check_moment has been asked"
+        return [f"at the best step by {run.sweep.solved.metric}"]
+    return ["at the last evaluation" if at == "last" else f"at step {at:,}"]
 
 
 def _varied(run: Run) -> list[AxisInfo]:
@@ -75,16 +129,17 @@ def _shown(
     return across, up, panels
 
 
-def _with_value(run: Run, value: str) -> pl.LazyFrame:
-    """The wanted trials; a metric of the curves becomes a column, its value at each trial's last evaluation."""
+def _with_value(run: Run, value: str, at: Moment | None) -> pl.LazyFrame:
+    """The wanted trials; a metric of the curves becomes a column, its value at each trial's evaluation then."""
     trials = run.wanted_trials()
-    if value == "solved" or value in trials.collect_schema() or not run.has_curves:
+    is_column = value == "solved" or value in trials.collect_schema()
+    if is_column and at is not None:
+        raise QueryError(f"--at goes with phases and metrics; {value} belongs to a whole trial")
+    if is_column or not run.has_curves or value not in run.curves().collect_schema():
         return trials
-    curves = run.curves()
-    if value not in curves.collect_schema():
-        return trials
-    last = curves.sort("step").group_by("trial_id", maintain_order=True).agg(pl.col(value).last())
-    return trials.join(last, on="trial_id", how="left", maintain_order="left")
+    check_moment(run, at or "last")
+    then = at_moment(trials, run.curves(), at or "last").select("trial_id", value)
+    return trials.join(then, on="trial_id", how="left", maintain_order="left")
 
 
 def _impossible(run: Run) -> pl.DataFrame:
@@ -107,19 +162,27 @@ def _theory(run: Run) -> str | None:
     return "log2(k) + 1" if readouts == {"all"} else "log2(k) + 1 (reference)"
 
 
-def _subtitle(run: Run, cells: pl.DataFrame, hidden: Sequence[AxisInfo]) -> str:
-    failed = cells["cell_failed"].sum()
-    parts = [f"{cells['cell_trials'].sum()} trials" + (f", {failed} more failed" if failed else "")]
+def _rule(run: Run) -> list[str]:
+    """When a trial counts as solved, in words."""
     rule = run.sweep.solved
-    if rule is not None:
-        target = f"≥ {rule.at_least:g}" if rule.at_least is not None else f"≤ {rule.at_most:g}"
-        in_a_row = f" at {rule.consecutive} evaluations in a row" if (rule.consecutive or 1) > 1 else ""
-        parts.append(f"solved: {rule.metric} {target}{in_a_row}")
+    if rule is None:
+        return []
+    target = f"≥ {rule.at_least:g}" if rule.at_least is not None else f"≤ {rule.at_most:g}"
+    in_a_row = f" at {rule.consecutive} evaluations in a row" if (rule.consecutive or 1) > 1 else ""
+    return [f"solved: {rule.metric} {target}{in_a_row}"]
+
+
+def _subtitle(
+    run: Run, cells: pl.DataFrame, said: Sequence[str], hidden: Sequence[AxisInfo], taken: str
+) -> str:
+    """What a reader must know; `taken` says how the hidden axes were summed up."""
+    failed = cells["cell_failed"].sum()
+    parts = [f"{cells['cell_trials'].sum()} trials" + (f", {failed} more failed" if failed else ""), *said]
     budgets = {trial.config.get("train", {}).get("steps") for trial in run.plan.trials} - {None}
     if len(budgets) == 1:
         parts.append(f"step budget {budgets.pop():,}")
     if "all" in _readouts(run):
         parts.append("readout: all (an example has k*n answers)")
     if hidden:
-        parts.append(f"mean over {', '.join(axis.name for axis in hidden)}")
+        parts.append(f"{taken} {', '.join(axis.name for axis in hidden)}")
     return "; ".join(parts)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from orchestrator.axis import AxisInfo
-from orchestrator.cells import cells
+from orchestrator.cells import cells, phase_cells
 from orchestrator.export import save
 from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers, reference_layers
 from orchestrator.layout import Layout, Panels
@@ -25,7 +25,7 @@ from orchestrator.ruler import Ruler
 if TYPE_CHECKING:
     import altair as alt
 
-__all__ = ["cells", "phase_diagram", "save"]
+__all__ = ["cells", "phase_cells", "phase_diagram", "save"]
 
 FONT = "Liberation Sans, Arial, Helvetica, sans-serif"
 EMBEDDING = {
@@ -66,14 +66,15 @@ def phase_diagram(
     if thresholds is not None and {axis.name for axis in facets} <= set(thresholds.columns):
         rows += marks(thresholds, layout.x, layout.y, panels.labels)
     if theory is not None:
-        rows += reference(layout.x, layout.y, _panel_labels(cells, panels), theory)
+        rows += reference(layout.x, layout.y, panel_labels(cells, panels), theory)
     layers = cell_layers(layout, rows, colours, value_title)
     layers += [*reference_layers(layout, rows), *mark_layers(layout, rows)]
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
-    return _finished(_faceted(chart, rows, panels), layout.total, title, subtitle)
+    return finished(faceted(chart, rows, panels), layout.total, title, subtitle)
 
 
-def _panel_labels(cells: pl.DataFrame, panels: Panels) -> list[Row]:
+def panel_labels(cells: pl.DataFrame, panels: Panels) -> list[Row]:
+    """What `Panels.labels` says of each panel."""
     facets = [axis.name for axis in (*panels.across, *panels.down)]
     values = cells.select(facets).unique(maintain_order=True).iter_rows(named=True) if facets else [{}]
     return [dict(panels.labels(row)) for row in values]
@@ -87,7 +88,8 @@ def _colour_range(cells: pl.DataFrame, value: str) -> tuple[float, float]:
     return (low, high) if low < high else (low - 0.5, high + 0.5)
 
 
-def _faceted(chart: Any, rows: list[Row], panels: Panels) -> Any:
+def faceted(chart: Any, rows: list[Row], panels: Panels) -> Any:
+    """The chart with its data, once for each panel."""
     import altair as alt
 
     data = alt.InlineData(values=rows)
@@ -102,7 +104,8 @@ def _faceted(chart: Any, rows: list[Row], panels: Panels) -> Any:
     return chart.facet(data=data, facet=facet, columns=panels.columns, spacing=8)
 
 
-def _finished(chart: Any, width: float, title: str, subtitle: str) -> alt.TopLevelMixin:
+def finished(chart: Any, width: float, title: str, subtitle: str) -> alt.TopLevelMixin:
+    """The chart with its heading, wrapped to the width in points, and in the style of all figures."""
     import altair as alt
 
     heading = alt.TitleParams(
@@ -115,13 +118,13 @@ def _finished(chart: Any, width: float, title: str, subtitle: str) -> alt.TopLev
         subtitleColor="#444",
     )
     legends = {"labelFontSize": 7, "titleFontSize": 7.5, "titleFontWeight": "normal", "labelLimit": 0}
-    finished: alt.TopLevelMixin = (
+    done: alt.TopLevelMixin = (
         chart.properties(title=heading, padding=4, usermeta=EMBEDDING)
-        .resolve_scale(color="shared", fill="shared", shape="shared", strokeDash="shared")
+        .resolve_scale(color="shared", fill="shared", opacity="shared", shape="shared", strokeDash="shared")
         .configure(font=FONT)
         .configure_view(stroke=None)
         .configure_axis(labelFontSize=7, titleFontSize=8, titleFontWeight="normal", tickColor="#888")
         .configure_legend(**legends, gradientLength=70, gradientThickness=10)
         .configure_header(labelFontSize=8, labelPadding=3)
     )
-    return finished
+    return done

@@ -5,7 +5,7 @@ thresholds.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -32,27 +32,26 @@ def cell_rows(cells: pl.DataFrame, layout: Layout, panels: Panels, colours: tupl
     low, high = colours
     rows: list[Row] = []
     for cell in cells.iter_rows(named=True):
-        across, up = cell[layout.x.axis.name], cell[layout.y.axis.name]
-        px, py, mean, status = (
-            layout.x.cell(across),
-            layout.y.cell(up),
-            cell["cell_mean"],
-            cell["cell_status"],
-        )
-        assert px is not None
-        assert py is not None
+        mean = cell["cell_mean"]
         is_light = mean is None or (mean - low) / (high - low) > LIGHT
         rows.append(
-            {"layer": status, "px": px, "py": py, "left": px - 0.5, "right": px + 0.5}
-            | {"bottom": py - 0.5, "top": py + 0.5, "mean": mean}
-            | {"trials": cell["cell_trials"], "failed": cell["cell_failed"]}
-            | {
-                "ink": "black" if is_light else "white",
-                "blank": BLANKS[status][0] if status in BLANKS else None,
-            }
-            | {"x": layout.x.label(across), "y": layout.y.label(up), **panels.labels(cell)}
+            placed_cell(cell, layout, panels) | {"mean": mean, "ink": "black" if is_light else "white"}
         )
     return rows
+
+
+def placed_cell(cell: Mapping[str, Any], layout: Layout, panels: Panels) -> Row:
+    """A cell in coordinates of the map, with what is known of it whatever its colour says."""
+    across, up, status = cell[layout.x.axis.name], cell[layout.y.axis.name], cell["cell_status"]
+    px, py = layout.x.cell(across), layout.y.cell(up)
+    assert px is not None
+    assert py is not None
+    return (
+        {"layer": status, "px": px, "py": py, "left": px - 0.5, "right": px + 0.5}
+        | {"bottom": py - 0.5, "top": py + 0.5, "blank": BLANKS[status][0] if status in BLANKS else None}
+        | {"trials": cell["cell_trials"], "failed": cell["cell_failed"]}
+        | {"x": layout.x.label(across), "y": layout.y.label(up), **panels.labels(cell)}
+    )
 
 
 def cell_layers(layout: Layout, rows: list[Row], colours: tuple[float, float], title: str) -> list[alt.Chart]:
@@ -61,41 +60,45 @@ def cell_layers(layout: Layout, rows: list[Row], colours: tuple[float, float], t
 
     wrapped = textwrap.wrap(title, 18)
     scale = alt.Scale(scheme="viridis", domain=colours, clamp=True)
-    data = _boxes(layout, title).transform_filter("datum.layer == 'data'")
+    mean = alt.Tooltip("mean:Q", title=title, format=".3~g")
+    data = boxes(layout, mean).transform_filter("datum.layer == 'data'")
     layers = [data.encode(color=alt.Color("mean:Q", title=wrapped, scale=scale))]
-    statuses = [status for status in BLANKS if any(row["layer"] == status for row in rows)]
-    if statuses:
-        layers += _blank_layers(layout, statuses, title)
+    layers += blank_layers(layout, rows)
     if layout.has_counts:
         layers.append(_counts(layout, rows))
     return layers
 
 
-def _boxes(layout: Layout, title: str) -> alt.Chart:
+def boxes(layout: Layout, *measured: alt.Tooltip) -> alt.Chart:
+    """Cells with their tooltips, which say what was measured too."""
     import altair as alt
 
     tooltip = [
         alt.Tooltip("x:N", title=layout.x.axis.name),
         alt.Tooltip("y:N", title=layout.y.axis.name),
-        alt.Tooltip("mean:Q", title=title, format=".3~g"),
+        *measured,
         alt.Tooltip("trials:Q", title="trials"),
         alt.Tooltip("failed:Q", title="failed"),
     ]
     seam = min(0.6, 0.04 * min(layout.cell_width, layout.cell_height))
     ends = {"x": layout.encode_x("left"), "y": layout.encode_y("bottom"), "x2": "right", "y2": "top"}
-    boxes: alt.Chart = alt.Chart().mark_rect(stroke="white", strokeWidth=seam).encode(**ends, tooltip=tooltip)
-    return boxes
+    rect: alt.Chart = alt.Chart().mark_rect(stroke="white", strokeWidth=seam).encode(**ends, tooltip=tooltip)
+    return rect
 
 
-def _blank_layers(layout: Layout, statuses: Iterable[str], title: str) -> list[alt.Chart]:
+def blank_layers(layout: Layout, rows: Sequence[Row]) -> list[alt.Chart]:
+    """Cells without data, in grey with a sign; none if there are no such cells."""
     import altair as alt
 
+    statuses = [status for status in BLANKS if any(row["layer"] == status for row in rows)]
+    if not statuses:
+        return []
     names, colours, _ = zip(*(BLANKS[status] for status in statuses), strict=True)
     legend = alt.Legend(
         title="cells without data", symbolType="square", symbolStrokeColor="#888", symbolStrokeWidth=0.5
     )
     fill = alt.Fill("blank:N", scale=alt.Scale(domain=names, range=colours), legend=legend)
-    layers = [_boxes(layout, title).transform_filter("isValid(datum.blank)").encode(fill=fill)]
+    layers = [boxes(layout).transform_filter("isValid(datum.blank)").encode(fill=fill)]
     for status in statuses:
         sign = alt.Chart().mark_text(fontSize=layout.small + 2, color="#444", text=BLANKS[status][2])
         here = sign.transform_filter(f"datum.layer == '{status}'")

@@ -12,6 +12,7 @@ import polars as pl
 
 from orchestrator.axes_spec import SEED
 from orchestrator.errors import KeyPath
+from orchestrator.phase_rules import phase_faults
 from orchestrator.section import Fault, nearest
 from orchestrator.sections import Cell, Sections, where_it_fails
 from orchestrator.trial import Trial
@@ -32,6 +33,8 @@ class Plan:
     """Cells that cannot exist: their place on the axes (without seed), and why."""
     excluded: int = 0
     """Number of cells that `where` leaves out."""
+    metrics: tuple[str, ...] | None = None
+    """What evaluations of these trials report; None if only they will tell."""
 
 
 def make_plan(sweep: Sweep) -> tuple[Plan, list[Fault]]:
@@ -51,6 +54,7 @@ class _Planner:
         self.seeds = [seed for axis in sweep.varied if axis.name == SEED for seed in axis.values]
         self.sections = Sections(sweep.kinds, sweep.sections, self.axes)
         self._trainer = None if sweep.is_function else sweep.trainer
+        self._metrics: dict[str, None] | None = None if self._trainer is None else {}
         self._found: dict[tuple[KeyPath, str], tuple[Fault, list[Cell]]] = {}
 
     def plan(self) -> tuple[Plan, list[Fault]]:
@@ -69,7 +73,9 @@ class _Planner:
             Fault(f.path, f.message + where_it_fails(self.axes, failing, kept), f.allowed, f.nearest)
             for f, failing in self._found.values()
         ]
-        plan = Plan(tuple(trials), tuple(impossible), len(cells) - len(kept))
+        metrics = None if self._metrics is None else tuple(self._metrics)
+        plan = Plan(tuple(trials), tuple(impossible), len(cells) - len(kept), metrics)
+        faults += phase_faults(self.sweep, self.sweep.phases, metrics)
         return plan, faults if trials or faults else [_nothing_left(plan)]
 
     def _where(self, cells: list[Cell]) -> list[Cell]:
@@ -120,6 +126,7 @@ class _Planner:
         for problem in self._trainer.problems(config):
             self._note(Fault(self._in_file(problem.path), problem.message), cell)
         solved, metrics = self.sweep.solved, self._trainer.metrics(config)
+        self._metrics = (self._metrics or {}) | dict.fromkeys(metrics)
         if solved is not None and metrics and solved.metric not in metrics:
             hints = ", ".join(metrics), nearest(solved.metric, metrics)
             self._note(

@@ -10,10 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from orchestrator.errors import QueryError
+from orchestrator.errors import QueryError, SweepError
 from orchestrator.job_report import Jobs
 from orchestrator.lock import is_locked
 from orchestrator.packs import open_packs
+from orchestrator.phase_rules import checked_rules
 from orchestrator.run import Run, Verdict
 from orchestrator.schema import CURVE
 
@@ -45,6 +46,7 @@ def status_lines(run: Run) -> Iterator[str]:
     if len(stored) < len(wanted) and not running and not (jobs and jobs.is_alive):
         yield "         launch the sweep again to go on"
     yield from _unreported_metric(run)
+    yield from _unusable_rules(run)
     yield from _list("failed", _failed(run) if "failed" in stored.values() else [])
 
 
@@ -59,6 +61,15 @@ def _unreported_metric(run: Run) -> Iterator[str]:
         hint = f"; did you mean {near[0]!r}?" if near else ""
         yield f"warning  no trial reports {rule.metric!r}, which `solved` asks for{hint}"
         yield f"         reported: {', '.join(metrics)}"
+
+
+def _unusable_rules(run: Run) -> Iterator[str]:
+    """Rules of phases can be compared with what a user's function reports only once it has."""
+    if run.sweep.phases and run.has_curves:
+        try:
+            checked_rules(run)
+        except SweepError as error:
+            yield from (f"warning  {mistake}".replace("\n", "\n     ") for mistake in error.mistakes)
 
 
 def verdict_lines(verdict: Verdict) -> Iterator[str]:

@@ -23,6 +23,9 @@ import polars as pl
 
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
+from orchestrator.evaluations import Moment, check_moment
+from orchestrator.phase_rules import Rules, checked_rules
+from orchestrator.schema import CURVE
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
 
@@ -102,6 +105,37 @@ class Run:
             message = str(error).strip().splitlines()[0].split("; valid columns")[0]
             raise QueryError(f"this query cannot be answered: {message}{columns}") from error
 
+    @property
+    def metrics(self) -> tuple[str, ...] | None:
+        """What evaluations report; None if that is not known before one is stored."""
+        if self.plan.metrics is not None or not self.has_curves:
+            return self.plan.metrics
+        return tuple(name for name in self.curves().collect_schema() if name not in CURVE)
+
+    def phases(self, at: Moment = "last", *, sweep_file: str | Path | None = None) -> pl.LazyFrame:
+        """One row per wanted and stored trial: its axes, trial_id, status, `step` (of the evaluation that was
+        looked at: the `last`, the `best` by the metric of `solved`, or the one at a step) and `phase`; see
+        `orchestrator.phases`. `sweep_file`: whose rules to take; those of the launch unless given."""
+        from orchestrator.phases import phase_table
+
+        return phase_table(self.labelled(checked_rules(self, sweep_file), at), self.sweep.axes)
+
+    def phase_counts(self, at: Moment = "last", *, sweep_file: str | Path | None = None) -> pl.DataFrame:
+        """One row per cell and phase that occurs in it, with counts and shares; see `orchestrator.phases`."""
+        from orchestrator.phases import phase_counts
+
+        rules = checked_rules(self, sweep_file)
+        with self.store.naming_damage():
+            return phase_counts(self.labelled(rules, at), self.sweep.axes, rules).collect()
+
+    def labelled(self, rules: Rules, at: Moment) -> pl.LazyFrame:
+        """The wanted trials with `_step` and `_phase`; see `orchestrator.phases.with_phases`."""
+        from orchestrator.phases import with_phases
+
+        with self.store.naming_damage():
+            check_moment(self, at)
+        return with_phases(self.wanted_trials(), self.curves(), self.sweep.axes, rules, at)
+
     def thresholds(self, along: str | None = None, *, at_steps: int | None = None) -> pl.DataFrame:
         """One row per curve; see `orchestrator.thresholds`. `along`: the sweep's `search.along` unless given.
         `at_steps`: the thresholds of a smaller step budget, from the same trials; QueryError if that is not
@@ -148,16 +182,20 @@ class Run:
         facets: Sequence[str] | None = None,
         value: str = "solved",
         out: str | Path | None = None,
+        *,
+        at: Moment | None = None,
+        sweep_file: str | Path | None = None,
     ) -> alt.TopLevelMixin:
-        """The phase diagram: `value` (`solved`, a column of trials, or a metric at the last evaluation) over x
-        and y, a panel for each value of the facets, thresholds on top. Written to `out` if given."""
+        """The phase diagram: `value` (`solved`, `phase`, a column of trials, or a metric) over x and y, a panel for
+        each value of the facets, thresholds on top. Metrics and phases are taken from the last evaluation, or that
+        `at` the best or a given step; phases by the rules of `sweep_file`, if given. Written to `out` if given."""
         from orchestrator.diagram import phase_diagram
         from orchestrator.export import SUFFIXES, save
 
         if out is not None and Path(out).suffix.lower() not in SUFFIXES:
             raise QueryError(f"{out}: the name of a figure ends in one of {', '.join(SUFFIXES)}")
         with self.store.naming_damage():
-            chart = phase_diagram(self, x, y, facets, value)
+            chart = phase_diagram(self, x, y, facets, value, at, sweep_file)
         if out is not None:
             save(chart, out)
         return chart

@@ -77,6 +77,7 @@ def _launch_anew(
     make_ready(store, sweep, retry_failed=retry_failed)
     found = reconcile(sweep, store.path, site)
     if not found.to_run:
+        write_sweep(store, sweep)  # what is no part of a trial, such as phases, may have changed
         return ["everything is stored: nothing to queue"]
     if earlier is not None and not earlier.is_queued:  # it died over that, and some of its jobs may be there
         _abandon(store.path, earlier, "launched again")

@@ -64,6 +64,8 @@ class Sweep:
     """`along` and `control` are decided; `along` is None if no threshold is sought."""
     solved: Solved | None
     stop: Literal["solved", "never"]
+    phases: Mapping[str, str]
+    """Phase -> condition, in the order in which they are tried."""
     pack: PackSettings
     kinds: Mapping[str, type] = field(compare=False, repr=False)
     """The dataclass of each section; empty for a user's function."""
@@ -125,6 +127,7 @@ class Sweep:
             "search": self.search.model_dump(exclude_none=True),
             "solved": self.solved and self.solved.model_dump(exclude_none=True),
             "stop": self.stop,
+            "phases": dict(self.phases) or None,
             "pack": self.pack.model_dump(exclude_none=True),
         }
         return dump_yaml({key: value for key, value in data.items() if value is not None})
@@ -283,6 +286,7 @@ def _read(
         search=search,
         solved=_rule(file.solved, is_free=not declared.kinds),
         stop=file.stop,
+        phases=file.phases or {},
         pack=file.pack,
         kinds=declared.kinds,
         document=document,

@@ -135,6 +135,12 @@ class SweepFile(_Part):
     stop: Literal["solved", "never"] = Field(
         default="solved", description="Whether a trial ends once it is solved. `never` if later steps matter."
     )
+    phases: Mapping[str, str] | None = Field(
+        default=None,
+        description="Names of phases, each with a condition in SQL over the metrics and the axes (seed excepted): "
+        "memorised: train_accuracy >= 0.99 AND test_accuracy < 0.5. The first that is true is a trial's phase; "
+        "without one it is `other`. Needs stop: never. No part of a trial's identity: may be edited afterwards.",
+    )
     pack: PackSettings = Field(
         default=PackSettings(), description="How trials are batched; never changes a result."
     )
