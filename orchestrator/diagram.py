@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,7 @@ from orchestrator.errors import QueryError
 from orchestrator.evaluations import Moment, at_moment, check_moment
 from orchestrator.phase_map import phase_map
 from orchestrator.phase_rules import Rules, checked_rules
+from orchestrator.theory import NO_THEORY, Theory, label, lacking, overlays_of
 
 if TYPE_CHECKING:
     import altair as alt
@@ -43,8 +44,7 @@ def phase_diagram(
     so. Raises QueryError if there are not two axes to draw, or no such value.
     """
     across, up, panels = _shown(run, x, y, facets)
-    shown = {axis.name for axis in (across, up, *panels)}
-    hidden = [axis for axis in _varied(run) if axis.name not in shown]
+    hidden = [axis for axis in _varied(run) if axis not in (across, up, *panels)]
     if value == PHASE:
         rules = checked_rules(run, sweep_file)
         return _phase_map(run, rules, at or "last", (across, up, panels), hidden)
@@ -92,6 +92,23 @@ def _phase_map(
         subtitle=_subtitle(run, cells, [f"phases {_moment(run, at)[0]}", read], hidden, "over all values of"),
         theory=_theory(run),
     )
+
+
+def _theory(run: Run) -> Theory:
+    """What theory says, with the axes that have one value."""
+    lone = {axis.name: axis.values[0] for axis in run.sweep.axes if len(axis.values) == 1}
+    return Theory(overlays_of(run.sweep), lone)
+
+
+def _not_drawn(run: Run, shown: Collection[str]) -> list[str]:
+    """The sweep's own overlays of an axis that is shown, if they depend on one that is not."""
+    theory = _theory(run) if run.sweep.overlay else NO_THEORY
+    missing = [(overlay, lacking(overlay, [*shown, *theory.fixed])) for overlay in theory.overlays]
+    return [
+        f"not drawn, as it depends on {', '.join(names)}: {label(overlay)}"
+        for overlay, names in missing
+        if names and overlay.axis in shown
+    ]
 
 
 def _moment(run: Run, at: Moment | None) -> list[str]:
@@ -154,14 +171,6 @@ def _readouts(run: Run) -> set[object]:
     return {task.get("readout") for task in tasks if isinstance(task, Mapping)} - {None}
 
 
-def _theory(run: Run) -> str | None:
-    """What to call the depth log2(k) + 1: the construction is for `readout: all` only."""
-    readouts = _readouts(run)
-    if not readouts:
-        return None
-    return "log2(k) + 1" if readouts == {"all"} else "log2(k) + 1 (reference)"
-
-
 def _rule(run: Run) -> list[str]:
     """When a trial counts as solved, in words."""
     rule = run.sweep.solved
@@ -185,4 +194,4 @@ def _subtitle(
         parts.append("readout: all (an example has k*n answers)")
     if hidden:
         parts.append(f"{taken} {', '.join(axis.name for axis in hidden)}")
-    return "; ".join(parts)
+    return "; ".join([*parts, *_not_drawn(run, cells.columns)])

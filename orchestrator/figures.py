@@ -17,10 +17,11 @@ import polars as pl
 from orchestrator.axis import AxisInfo
 from orchestrator.cells import cells, phase_cells
 from orchestrator.export import save
-from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers, reference_layers
+from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers, theory_layers
 from orchestrator.layout import Layout, Panels
-from orchestrator.overlay import marks, reference
+from orchestrator.overlay import marks
 from orchestrator.ruler import Ruler
+from orchestrator.theory import NO_THEORY, Theory, theory_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -48,14 +49,14 @@ def phase_diagram(
     value_title: str,
     title: str,
     subtitle: str,
-    theory: str | None = None,
+    theory: Theory = NO_THEORY,
 ) -> alt.TopLevelMixin:
     """A heat map of `cells` (see there), a panel for each combination of the facets: the first one across,
     the others down.
 
     The colour runs from 0 to 1 where all means lie in there, else over their range. `thresholds` (see there)
     are drawn on top if they were sought along x or y; otherwise nothing is.
-    `theory` names the line depth = log2(k) + 1, drawn where k and depth are the axes; None draws none.
+    `theory` is drawn where its axes are shown (see `theory.theory_rows`).
     """
     import altair as alt
 
@@ -65,19 +66,11 @@ def phase_diagram(
     rows = cell_rows(cells, layout, panels, colours)
     if thresholds is not None and {axis.name for axis in facets} <= set(thresholds.columns):
         rows += marks(thresholds, layout.x, layout.y, panels.labels)
-    if theory is not None:
-        rows += reference(layout.x, layout.y, panel_labels(cells, panels), theory)
+    rows += theory_rows(theory, layout, panels)
     layers = cell_layers(layout, rows, colours, value_title)
-    layers += [*reference_layers(layout, rows), *mark_layers(layout, rows)]
+    layers += [*theory_layers(layout, rows), *mark_layers(layout, rows)]
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
     return finished(faceted(chart, rows, panels), layout.total, title, subtitle)
-
-
-def panel_labels(cells: pl.DataFrame, panels: Panels) -> list[Row]:
-    """What `Panels.labels` says of each panel."""
-    facets = [axis.name for axis in (*panels.across, *panels.down)]
-    values = cells.select(facets).unique(maintain_order=True).iter_rows(named=True) if facets else [{}]
-    return [dict(panels.labels(row)) for row in values]
 
 
 def _colour_range(cells: pl.DataFrame, value: str) -> tuple[float, float]:

@@ -107,11 +107,12 @@ def blank_layers(layout: Layout, rows: Sequence[Row]) -> list[alt.Chart]:
 
 
 def _counts(layout: Layout, rows: list[Row]) -> alt.Chart:
-    """Numbers of trials: in the middle of cells, or where no interval runs through them."""
+    """Numbers of trials: in the middle of cells, or where no interval or curve runs through it."""
     import altair as alt
 
-    runs_up = any(row["layer"] == "interval" and row["px"] == row["right"] for row in rows)
-    runs_across = any(row["layer"] == "interval" and row["py"] == row["top"] for row in rows)
+    has_theory = any(row["layer"] == "theory" for row in rows)
+    runs_up = any(row["layer"] == "interval" and row["px"] == row["right"] for row in rows) or has_theory
+    runs_across = any(row["layer"] == "interval" and row["py"] == row["top"] for row in rows) or has_theory
     side: dict[str, Any] = {"align": "right", "dx": -1.5} if runs_up else {}
     side |= {"baseline": "top", "dy": 1.5} if runs_across else {}
     font = 0.85 * layout.small if side else layout.small
@@ -146,17 +147,24 @@ def mark_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
     ]
 
 
-def reference_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
-    """What theory says, as a thin dashed line on a white halo."""
+DASHES = ((3, 2), (1, 1.5), (6, 2), (6, 2, 1, 2))
+"""Of curves from theory, in the order in which they are named."""
+
+
+def theory_layers(layout: Layout, rows: list[Row]) -> list[alt.Chart]:
+    """What theory says, as thin dashed lines on a white halo."""
     import altair as alt
 
-    names = list(dict.fromkeys(str(row["reference"]) for row in rows if row["layer"] == "reference"))
+    names = list(dict.fromkeys(str(row["theory"]) for row in rows if row["layer"] == "theory"))
     if not names:
         return []
-    points = alt.Chart().transform_filter("datum.layer == 'reference'")
-    line = points.encode(x=layout.encode_x(), y=layout.encode_y(), order="order:Q")
-    legend = alt.Legend(title="depth of the construction", symbolStrokeWidth=1, symbolSize=120)
-    dash = alt.StrokeDash("reference:N", scale=alt.Scale(domain=names, range=[[3, 2]]), legend=legend)
+    points = alt.Chart().transform_filter("datum.layer == 'theory'")
+    line = points.encode(
+        x=layout.encode_x(), y=layout.encode_y(), order="order:Q", detail=["theory:N", "piece:N"]
+    )
+    legend = alt.Legend(title="theory", symbolStrokeWidth=1, symbolSize=120)
+    dashes = [DASHES[i % len(DASHES)] for i in range(len(names))]
+    dash = alt.StrokeDash("theory:N", scale=alt.Scale(domain=names, range=dashes), legend=legend)
     return [
         line.mark_line(color="white", strokeWidth=2.4, opacity=0.8),
         line.mark_line(color="black", strokeWidth=0.9).encode(strokeDash=dash),

@@ -1,9 +1,8 @@
-"""Thresholds as marks on a map, and the line that theory draws."""
+"""Thresholds as marks on a map."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
@@ -74,29 +73,6 @@ def _tested_ends(curve: Mapping[str, object], ruler: Ruler) -> tuple[float, floa
 
 def _place(ruler: Ruler, number: object) -> float | None:
     return ruler.place(number) if isinstance(number, (int, float)) else None
-
-
-def reference(x: Ruler, y: Ruler, panels: Sequence[Row], name: str) -> list[Row]:
-    """Rows of the layer `reference`, in each of the panels (what `Panels.labels` makes of one): the depth
-    log2(k) + 1 for every k within the axes. None unless these are k and depth.
-    """
-    by_name = {ruler.axis.name: ruler for ruler in (x, y)}
-    if by_name.keys() != {"k", "depth"} or not all(ruler.axis.finite for ruler in by_name.values()):
-        return []
-    k, depth = by_name["k"], by_name["depth"]
-    ks, depths = k.axis.finite, depth.axis.finite
-    # One k at each end of the axes and one for each value in between: straight enough, and exact there.
-    least, most = max(ks[0], 2.0 ** (depths[0] - 1)), min(ks[-1], 2.0 ** (depths[-1] - 1))
-    corners = {2.0 ** (d - 1) for d in depths} | set(ks) | {least, most}
-    line = [(k.place(at), depth.place(math.log2(at) + 1)) for at in sorted(corners) if least <= at <= most]
-    if len(line) < 2:
-        return []
-    points = [(across, up) if x is k else (up, across) for across, up in line]
-    return [
-        {"layer": "reference", "px": px, "py": py, "order": i, "reference": name} | panel
-        for panel in panels
-        for i, (px, py) in enumerate(points)
-    ]
 
 
 def _placed(mark: _Mark, across: float, *, is_on_x: bool) -> Row:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from orchestrator.axis import AxisInfo
-from orchestrator.figures import faceted, finished, panel_labels
-from orchestrator.layers import Row, blank_layers, boxes, placed_cell, reference_layers
+from orchestrator.figures import faceted, finished
+from orchestrator.layers import Row, blank_layers, boxes, placed_cell, theory_layers
 from orchestrator.layout import Layout, Panels
-from orchestrator.overlay import reference
 from orchestrator.phase_rules import OTHER
 from orchestrator.ruler import Ruler
+from orchestrator.theory import NO_THEORY, Theory, theory_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -43,7 +43,7 @@ def phase_map(
     facets: Sequence[AxisInfo],
     title: str,
     subtitle: str,
-    theory: str | None = None,
+    theory: Theory = NO_THEORY,
 ) -> alt.TopLevelMixin:
     """A map of `cells` (see `cells.phase_cells`), with a panel for each combination of the facets.
 
@@ -56,12 +56,11 @@ def phase_map(
     layout = Layout.of(Ruler.of(x), Ruler.of(y), panels)
     colours = dict(zip(phases, COLOURS, strict=False)) | {OTHER: OTHER_COLOUR}
     rows = map_rows(cells, layout, panels, colours)
-    if theory is not None:
-        rows += reference(layout.x, layout.y, panel_labels(cells, panels), theory)
+    rows += theory_rows(theory, layout, panels)
     seen = {row.get("phase") for row in rows}
     legend = {phase: colour for phase, colour in colours.items() if phase != OTHER or phase in seen}
     layers = [*_phase_layers(layout, rows, legend), *blank_layers(layout, rows), *_counts(layout, rows)]
-    layers += reference_layers(layout, rows)
+    layers += theory_layers(layout, rows)
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
     return finished(faceted(chart, rows, panels), layout.total, title, subtitle)
 
@@ -128,13 +127,19 @@ def _phase_layers(layout: Layout, rows: Sequence[Row], colours: Mapping[str, str
 
 
 def _counts(layout: Layout, rows: Sequence[Row]) -> list[alt.Chart]:
-    """How many trials have the phase, of how many; left out where it does not fit."""
+    """How many trials have the phase, of how many: in the middle of cells, or in their corner if a curve may run
+    through the middle; left out where it does not fit."""
     import altair as alt
 
     longest = max((len(str(row["number"])) for row in rows if "number" in row), default=0)
     size = min(layout.small, layout.cell_width / (0.6 * longest)) if longest else 0
     if not layout.has_counts or size < SMALLEST:
         return []
-    text = alt.Chart().mark_text(fontSize=size).transform_filter("isValid(datum.number)")
+    side: dict[str, Any] = {}
+    if any(row["layer"] == "theory" for row in rows):
+        size *= 0.85
+        side = {"align": "right", "baseline": "top", "dx": layout.cell_width / 2 - 1.5}
+        side |= {"dy": 1.5 - layout.cell_height / 2}
+    text = alt.Chart().mark_text(fontSize=size, **side).transform_filter("isValid(datum.number)")
     x, y = layout.encode_x(), layout.encode_y()
     return [text.encode(x=x, y=y, text="number:N", color=alt.Color("ink:N", scale=None))]

@@ -15,6 +15,7 @@ from orchestrator.errors import KeyPath
 from orchestrator.phase_rules import phase_faults
 from orchestrator.section import Fault, nearest
 from orchestrator.sections import Cell, Sections, where_it_fails
+from orchestrator.theory import overlay_faults
 from orchestrator.trial import Trial
 from trainers.base import STREAMS
 
@@ -75,7 +76,7 @@ class _Planner:
         ]
         metrics = None if self._metrics is None else tuple(self._metrics)
         plan = Plan(tuple(trials), tuple(impossible), len(cells) - len(kept), metrics)
-        faults += phase_faults(self.sweep, self.sweep.phases, metrics)
+        faults += [*phase_faults(self.sweep, self.sweep.phases, metrics), *overlay_faults(self.sweep)]
         return plan, faults if trials or faults else [_nothing_left(plan)]
 
     def _where(self, cells: list[Cell]) -> list[Cell]:

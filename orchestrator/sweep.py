@@ -66,6 +66,8 @@ class Sweep:
     stop: Literal["solved", "never"]
     phases: Mapping[str, str]
     """Phase -> condition, in the order in which they are tried."""
+    overlay: Mapping[str, str] | None
+    """Axis -> its value in SQL; None: what the task declares."""
     pack: PackSettings
     kinds: Mapping[str, type] = field(compare=False, repr=False)
     """The dataclass of each section; empty for a user's function."""
@@ -128,6 +130,7 @@ class Sweep:
             "solved": self.solved and self.solved.model_dump(exclude_none=True),
             "stop": self.stop,
             "phases": dict(self.phases) or None,
+            "overlay": None if self.overlay is None else dict(self.overlay),
             "pack": self.pack.model_dump(exclude_none=True),
         }
         return dump_yaml({key: value for key, value in data.items() if value is not None})
@@ -287,6 +290,7 @@ def _read(
         solved=_rule(file.solved, is_free=not declared.kinds),
         stop=file.stop,
         phases=file.phases or {},
+        overlay=file.overlay,
         pack=file.pack,
         kinds=declared.kinds,
         document=document,

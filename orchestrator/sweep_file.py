@@ -141,6 +141,12 @@ class SweepFile(_Part):
         "memorised: train_accuracy >= 0.99 AND test_accuracy < 0.5. The first that is true is a trial's phase; "
         "without one it is `other`. Needs stop: never. No part of a trial's identity: may be edited afterwards.",
     )
+    overlay: Mapping[str, str] | None = Field(
+        default=None,
+        description="Curves from theory, drawn on figures: an axis, with its value in SQL over the other axes of "
+        'numbers (log2, ln, sqrt, pow, ...): depth: "log2(k) + 1". Unless set, what the task declares; {} draws '
+        "none.",
+    )
     pack: PackSettings = Field(
         default=PackSettings(), description="How trials are batched; never changes a result."
     )

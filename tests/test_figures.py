@@ -277,28 +277,6 @@ def test_cells_whose_trials_all_failed_are_not_drawn_as_empty() -> None:
     assert '"text": "!"' in text
 
 
-HOPS = AxisInfo("k", "linear", (1, 2, 3, 4, 8))
-
-
-def theory(x: AxisInfo, y: AxisInfo, facets: Sequence[AxisInfo] = ()) -> list[Any]:
-    axes = [HOPS, AxisInfo("depth", "linear", (1, 2, 3)), SIZE]
-    frame = cells(trials([]), axes, x, y, facets, "solved").collect()
-    spec = phase_diagram(frame, None, x=x, y=y, facets=facets, theory="t", **TITLES).to_dict()
-    return [row for row in data_of(spec) if row["layer"] == "reference"]
-
-
-def test_theory_is_a_line_where_k_and_depth_are_the_axes() -> None:
-    """Depth log2(k) + 1, in places of the map, as far as the axes go; k of 8 needs a depth of 4."""
-    depth = AxisInfo("depth", "linear", (1, 2, 3))
-    expected = [(0, 0), (1, 1), (2, pytest.approx(math.log2(3))), (3, 2)]
-    assert expected == [(row["px"], row["py"]) for row in theory(HOPS, depth)]
-    assert expected == [(row["py"], row["px"]) for row in theory(depth, HOPS)]
-    assert [] == theory(HOPS, SIZE)
-    assert ["data_size = 64", "data_size = ∞"] == [
-        row["across"] for row in theory(HOPS, depth, [SIZE]) if row["order"] == 0
-    ][:: len(SIZE.values) - 1]
-
-
 @pytest.mark.parametrize("facets", [(), (DEPTH,), (DEPTH, SEED)])
 def test_pdf_is_vector_with_embedded_fonts(tmp_path: Path, facets: Sequence[AxisInfo]) -> None:
     """Fonts with their programs, text that can be searched, no image, at most as wide as a page's text."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from trainers.base import Config, Problem
+from trainers.base import Config, Overlay, Problem
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,9 @@ class ToyTrainer:
     def impossible(self, config: Config) -> str | None:
         task = config["task"]
         return "k = 1 has nothing easier" if task["k"] == 1 and task["easy_fraction"] else None
+
+    def overlays(self, config: Config) -> Sequence[Overlay]:
+        return (Overlay("width", "8 * k", is_reference=config["task"]["cyclic"]),)
 
     def metrics(self, config: Config) -> Sequence[str]:
         return ("test_accuracy", "test_loss")

@@ -44,6 +44,16 @@ class Problem:
 
 
 @dataclass(frozen=True)
+class Overlay:
+    """A curve from theory: the value on `axis`, as SQL over other axes (`log2(k) + 1`)."""
+
+    axis: str
+    expression: str
+    is_reference: bool = False
+    """Stated for another setting than this one, and drawn for orientation only."""
+
+
+@dataclass(frozen=True)
 class TrialSpec:
     """A trial as a trainer sees it."""
 
@@ -131,6 +141,10 @@ class Trainer(Protocol):
     def why_budget_matters(self, config: Config) -> str | None:
         """Why a trial with a smaller step budget would have been trained otherwise from the start; None: it
         would be the beginning of this one, so that `solved_at_step` answers for every smaller budget."""
+        ...
+
+    def overlays(self, config: Config) -> Sequence[Overlay]:
+        """What theory says of trials like this one, drawn where these are the axes."""
         ...
 
     def metrics(self, config: Config) -> Sequence[str]:

@@ -29,7 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from trainers.base import Config, Outcome, Problem, Resources, Status, TrialSpec
+from trainers.base import Config, Outcome, Overlay, Problem, Resources, Status, TrialSpec
 from trainers.scoring import Record
 
 Function = Callable[[dict[str, Any], Callable[..., None]], object]
@@ -82,6 +82,9 @@ class FunctionTrainer:
 
     def why_budget_matters(self, config: Config) -> str | None:
         return None
+
+    def overlays(self, config: Config) -> Sequence[Overlay]:
+        return ()
 
     def metrics(self, config: Config) -> Sequence[str]:
         return ()

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
+from trainers.base import Overlay
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -47,6 +49,10 @@ class Task(Protocol):
 
     def why_budget_matters(self) -> str | None:
         """Why the examples of a step depend on the step budget, or None. See `trainers.base.Trainer`."""
+        ...
+
+    def overlays(self) -> Sequence[Overlay]:
+        """Curves from theory, over axes by their short names."""
         ...
 
     def metrics(self) -> Sequence[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from trainers.base import STRICT
+from trainers.base import STRICT, Overlay
 from trainers.tasks.mixture import Mixture, apportion, exact, round_half_up
 
 if TYPE_CHECKING:
@@ -246,6 +246,10 @@ class Composition:
             if self.curriculum == "staged"
             else None
         )
+
+    def overlays(self) -> Sequence[Overlay]:
+        """The depth of the paper's construction, which is for the readout at all positions."""
+        return (Overlay("depth", "log2(k) + 1", is_reference=self.readout != "all"),)
 
     def metrics(self) -> Sequence[str]:
         """On the pool, on held-out hard examples, and held out per number of hops r.

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from trainers.base import Config, Problem, Resources, TrialSpec
+from trainers.base import Config, Overlay, Problem, Resources, TrialSpec
 from trainers.plain import from_plain
 from trainers.tasks import TASKS, load_task
 from trainers.tasks.base import Task
@@ -65,6 +65,9 @@ class Transformer:
         if config["train"]["schedule"] == "cosine":
             return "the learning rate falls along a cosine that ends at the step budget"
         return task_of(config).why_budget_matters()
+
+    def overlays(self, config: Config) -> Sequence[Overlay]:
+        return task_of(config).overlays()
 
     def metrics(self, config: Config) -> Sequence[str]:
         return task_of(config).metrics()
