@@ -208,9 +208,29 @@ def plot(
 
     opened = _open(run)
     target = out or opened.path / "figures" / ("phases.png" if value == "phase" else "phase_diagram.png")
-    facets = None if facet is None else [name for name in facet.split(",") if name]
     moment = None if at is None else read_moment(at)
-    opened.plot(x, y, facets, value, target, at=moment, sweep_file=sweep)
+    opened.plot(x, y, _names(facet), value, target, at=moment, sweep_file=sweep)
+    print(target)
+
+
+@app.command()
+def curves(
+    run: RunArgument,
+    metric: Annotated[
+        str | None, typer.Option(help="What is drawn; the metric of `solved` unless given.")
+    ] = None,
+    cell: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AXIS=VALUE,...", help="Cells to draw, such as k=3,depth=2; may be repeated."),
+    ] = None,
+    facet: Annotated[str | None, typer.Option(help="Axes that get a panel per value: depth,k.")] = None,
+    log_steps: Annotated[bool, typer.Option("--log-steps", help="Logarithmic steps.")] = False,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="A .pdf, .svg, .png or .html file.")] = None,
+) -> None:
+    """Draw learning curves: a metric against the step, with its spread over the seeds of each cell."""
+    opened = _open(run)
+    target = out or opened.path / "figures" / "curves.png"
+    opened.plot_curves(metric, cell or [], _names(facet) or [], target, has_log_steps=log_steps)
     print(target)
 
 
@@ -237,6 +257,10 @@ def doctor(
         print(finding)
     if not all(finding.is_good for finding in findings):
         raise typer.Exit(1)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name for name in text.split(",") if name]
 
 
 def _open(path: Path):  # type: ignore[no-untyped-def]

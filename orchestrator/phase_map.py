@@ -138,8 +138,8 @@ def _counts(layout: Layout, rows: Sequence[Row]) -> list[alt.Chart]:
     side: dict[str, Any] = {}
     if any(row["layer"] == "theory" for row in rows):
         size *= 0.85
-        side = {"align": "right", "baseline": "top", "dx": layout.cell_width / 2 - 1.5}
-        side |= {"dy": 1.5 - layout.cell_height / 2}
+        side = {"align": "right", "baseline": "bottom", "dx": layout.cell_width / 2 - 1.5}
+        side |= {"dy": layout.cell_height / 2 - 1.0}
     text = alt.Chart().mark_text(fontSize=size, **side).transform_filter("isValid(datum.number)")
     x, y = layout.encode_x(), layout.encode_y()
     return [text.encode(x=x, y=y, text="number:N", color=alt.Color("ink:N", scale=None))]

@@ -13,7 +13,7 @@ Reading never imports a user's trainer and never writes, but for the figure that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -190,12 +190,33 @@ class Run:
         each value of the facets, thresholds on top. Metrics and phases are taken from the last evaluation, or that
         `at` the best or a given step; phases by the rules of `sweep_file`, if given. Written to `out` if given."""
         from orchestrator.diagram import phase_diagram
+
+        return self._drawn(lambda: phase_diagram(self, x, y, facets, value, at, sweep_file), out)
+
+    def plot_curves(
+        self,
+        metric: str | None = None,
+        cells: Sequence[str] = (),
+        facets: Sequence[str] = (),
+        out: str | Path | None = None,
+        *,
+        has_log_steps: bool = False,
+    ) -> alt.TopLevelMixin:
+        """The learning curves of `cells` (`["k=3,depth=2"]`; all unless given): the metric (that of `solved` unless
+        given) against the step, with the median and the spread over seeds. Written to `out` if given."""
+        from orchestrator.curve_diagram import learning_diagram
+
+        return self._drawn(
+            lambda: learning_diagram(self, metric, cells, facets, has_log_steps=has_log_steps), out
+        )
+
+    def _drawn(self, draw: Callable[[], alt.TopLevelMixin], out: str | Path | None) -> alt.TopLevelMixin:
         from orchestrator.export import SUFFIXES, save
 
         if out is not None and Path(out).suffix.lower() not in SUFFIXES:
             raise QueryError(f"{out}: the name of a figure ends in one of {', '.join(SUFFIXES)}")
         with self.store.naming_damage():
-            chart = phase_diagram(self, x, y, facets, value, at, sweep_file)
+            chart = draw()
         if out is not None:
             save(chart, out)
         return chart
