@@ -64,18 +64,27 @@ def thresholds(
     says which trials count as solved. Raises ValueError if `along` is no numeric axis.
     """
     axis = _numeric(axes, along)
-    keys = [a.name for a in axes if a.name not in (along, "seed")]
-    table = trials.pipe(with_outcomes, at_steps).sort([*keys, along, "trial_id"]).collect()
-    groups = table.partition_by(keys, maintain_order=True) if keys else [table] if len(table) else []
-    curves = _oriented([_read(group, axis, at_steps) for group in groups], axis)
+    heads, curves = read_curves(trials, axes, along, at_steps=at_steps)
+    keys = heads.columns
     tested = [curve for curve in curves if len(curve.solved)]
     turned = iter(turning([curve.counts() for curve in tested]))
     rows = [_row(curve, axis, len(curve.solved) > 0 and next(turned)) for curve in curves]
-    results = pl.DataFrame(rows, schema=_schema(table))
-    heads = [group.select(keys).head(1) for group in groups]
-    keyed = pl.concat(heads) if heads else table.select(keys)
+    results = pl.DataFrame(rows, schema=_schema(trials.collect_schema().names()))
     named = results.rename({name: f"{name}_" for name in results.columns if name in keys})
-    return pl.concat([keyed, named], how="horizontal").lazy()
+    return pl.concat([heads, named], how="horizontal").lazy()
+
+
+def read_curves(
+    trials: pl.LazyFrame, axes: Sequence[AxisInfo], along: str, *, at_steps: int | None = None
+) -> tuple[pl.DataFrame, list[Curve]]:
+    """The curves in the order of `thresholds`: their places on the other axes, a row each, and their trials."""
+    axis = _numeric(axes, along)
+    keys = [a.name for a in axes if a.name not in (along, "seed")]
+    table = trials.pipe(with_outcomes, at_steps).sort([*keys, along, "trial_id"]).collect()
+    groups = table.partition_by(keys, maintain_order=True) if keys else [table] if len(table) else []
+    heads = [group.select(keys).head(1) for group in groups]
+    curves = _oriented([_read(group, axis, at_steps) for group in groups], axis)
+    return (pl.concat(heads) if heads else table.select(keys)), curves
 
 
 def _numeric(axes: Sequence[AxisInfo], along: str) -> AxisInfo:
@@ -344,9 +353,9 @@ def _sizes(at: Ends, position: Array, sizes: Array, *, is_log: bool) -> Ends:
     return (threshold, high, low) if falls else (threshold, low, high)
 
 
-def _schema(trials: pl.DataFrame) -> dict[str, pl.DataType]:
+def _schema(columns: Sequence[str]) -> dict[str, pl.DataType]:
     number, count, flag, text = pl.Float64(), pl.Int64(), pl.Boolean(), pl.String()
-    sizes = [f"{bound}_{suffix}" for n, suffix in COUNTS.items() if n in trials.columns for bound in BOUNDS]
+    sizes = [f"{bound}_{suffix}" for n, suffix in COUNTS.items() if n in columns for bound in BOUNDS]
     return {
         "along": text,
         **dict.fromkeys(BOUNDS, number),
