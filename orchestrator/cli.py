@@ -43,6 +43,14 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
+class Counted(StrEnum):
+    """What thresholds are measured in."""
+
+    axis = "axis"
+    total = "total"
+    hard = "hard"
+
+
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the rows.")]
 
 
@@ -189,6 +197,40 @@ def phases(
 
 
 @app.command()
+def scaling(
+    run: RunArgument,
+    against: Annotated[str, typer.Option(metavar="AXIS", help="The axis with which it grows, such as k.")],
+    of: Annotated[str, typer.Option(help="What grows: threshold.")] = "threshold",
+    along: Annotated[
+        str | None, typer.Option(help="Axis of the thresholds; the sweep's own unless given.")
+    ] = None,
+    by: Annotated[
+        str | None,
+        typer.Option(help="A law for each value of these: depth,easy_fraction. All others, unless given."),
+    ] = None,
+    in_: Annotated[
+        Counted, typer.Option("--in", help="Count examples as the axis does, all of them, or hard ones.")
+    ] = Counted.axis,
+    at_steps: Annotated[
+        int | None, typer.Option(help="For this smaller step budget, from the same trials.")
+    ] = None,
+    format_: FormatOption = Format.table,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
+) -> None:
+    """Do thresholds grow exponentially, as a power, or not at all? Or can these trials not tell."""
+    from orchestrator.scaling_lines import scaling_lines
+
+    if of != "threshold":
+        raise typer.BadParameter(f"{of!r} is none of: threshold", param_hint="--of")
+    groups = None if by is None else [name for name in by.split(",") if name]
+    rows = _open(run).scaling(against, along, by=groups, counted=in_.value, at_steps=at_steps).collect()
+    if format_ is Format.table and out is None:
+        print("\n".join(scaling_lines(rows)))
+    else:
+        _print(rows, format_, out)
+
+
+@app.command()
 def plot(
     run: RunArgument,
     x: Annotated[str | None, typer.Option(help="Axis across.")] = None,
@@ -197,17 +239,22 @@ def plot(
         str | None, typer.Option(help="Axes that get a panel per value: depth,easy_fraction.")
     ] = None,
     value: Annotated[
-        str, typer.Option(help="solved (the fraction of trials), phase, a column of trials, or a metric.")
+        str,
+        typer.Option(
+            help="solved (the fraction of trials), phase, a column of trials, a metric, or threshold: thresholds "
+            "against x, with the laws of `scaling`."
+        ),
     ] = "solved",
     at: AtOption = None,
     sweep: RulesOption = None,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .pdf, .svg, .png or .html file.")] = None,
 ) -> None:
-    """Draw the phase diagram."""
+    """Draw the phase diagram, or how thresholds grow."""
     from orchestrator.evaluations import read_moment
 
     opened = _open(run)
-    target = out or opened.path / "figures" / ("phases.png" if value == "phase" else "phase_diagram.png")
+    names = {"phase": "phases.png", "threshold": "thresholds.png"}
+    target = out or opened.path / "figures" / names.get(value, "phase_diagram.png")
     moment = None if at is None else read_moment(at)
     opened.plot(x, y, _names(facet), value, target, at=moment, sweep_file=sweep)
     print(target)

@@ -32,6 +32,8 @@ from orchestrator.sweep import Plan, Sweep, load_stored_sweep
 if TYPE_CHECKING:
     import altair as alt
 
+    from orchestrator.scaling import Counted
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -142,6 +144,41 @@ class Run:
         within the budget of every trial."""
         from orchestrator.thresholds import thresholds
 
+        axis = self._threshold_axis(along, at_steps)
+        with self.store.naming_damage():
+            return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
+
+    def scaling(
+        self,
+        against: str,
+        along: str | None = None,
+        *,
+        by: Sequence[str] | None = None,
+        counted: Counted = "axis",
+        at_steps: int | None = None,
+    ) -> pl.LazyFrame:
+        """How thresholds grow with the axis `against`: a row per law and group; see `orchestrator.scaling`.
+        QueryError if an axis does not exist or has no growth."""
+        from orchestrator.scaling import scaling
+
+        axis = self._threshold_axis(along, at_steps)
+        for name in (against, *(by or ())):
+            self.axis(name)
+        try:
+            with self.store.naming_damage():
+                return scaling(
+                    self.wanted_trials(),
+                    self.sweep.axes,
+                    axis.name,
+                    against,
+                    by=by,
+                    counted=counted,
+                    at_steps=at_steps,
+                )
+        except ValueError as error:
+            raise QueryError(str(error)) from error
+
+    def _threshold_axis(self, along: str | None, at_steps: int | None) -> AxisInfo:
         axis = self.axis(along or self._along())
         if not axis.is_numeric:
             raise QueryError(f"there is no threshold along {axis.name!r}: its values are no numbers")
@@ -151,8 +188,7 @@ class Run:
             )
         if at_steps is not None:
             self._check_budget(at_steps, axis)
-        with self.store.naming_damage():
-            return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
+        return axis
 
     def _check_budget(self, at_steps: int, along: AxisInfo) -> None:
         """A smaller budget may be another run, and beyond a trial's budget its outcome is unknown: QueryError."""
@@ -188,9 +224,13 @@ class Run:
     ) -> alt.TopLevelMixin:
         """The phase diagram: `value` (`solved`, `phase`, a column of trials, or a metric) over x and y, a panel for
         each value of the facets, thresholds on top. Metrics and phases are taken from the last evaluation, or that
-        `at` the best or a given step; phases by the rules of `sweep_file`, if given. Written to `out` if given."""
+        `at` the best or a given step; phases by the rules of `sweep_file`, if given. `value="threshold"`: instead,
+        thresholds against x, with the laws fitted to each panel. Written to `out` if given."""
         from orchestrator.diagram import phase_diagram
+        from orchestrator.law_diagram import law_diagram
 
+        if value == "threshold":
+            return self._drawn(lambda: law_diagram(self, x, y, facets), out)
         return self._drawn(lambda: phase_diagram(self, x, y, facets, value, at, sweep_file), out)
 
     def plot_curves(
