@@ -9,6 +9,7 @@ curves share, fitted by EM, in 90 %; with each curve's own in 95 %, at intervals
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ def threshold_loglik(outcomes: Outcomes, grid: Array) -> Array:
     """Log-likelihood `[T]` of every threshold of a uniform grid, in units of position."""
     places, column = np.unique(outcomes.position, return_inverse=True)
     counts, is_alone = _counts(outcomes, column, len(places))
-    tables = [_of_tau(places, grid, counts, is_alone, tau) for tau in TAUS]
-    return _mean(np.concatenate(tables))
+    at = (tuple(places.tolist()), tuple(grid.tolist()))
+    return _log_average(np.concatenate([_of_tau(at, counts, is_alone, tau) for tau in TAUS]))
 
 
 def _counts(outcomes: Outcomes, column: NDArray[np.intp], n_places: int) -> tuple[Array, NDArray[np.bool_]]:
@@ -41,30 +42,36 @@ def _counts(outcomes: Outcomes, column: NDArray[np.intp], n_places: int) -> tupl
     return counts, size == 1
 
 
-def _of_tau(places: Array, grid: Array, counts: Array, is_alone: NDArray[np.bool_], tau: float) -> Array:
+Place = tuple[tuple[float, ...], tuple[float, ...]]
+"""Tested positions and the grid of thresholds."""
+
+
+def _of_tau(at: Place, counts: Array, is_alone: NDArray[np.bool_], tau: float) -> Array:
     """Log-likelihood `[W * L, T]` with a seed effect of one size."""
-    # E_z sigmoid((d - tau z) / w) is close to sigmoid(d / spread): MacKay's approximation.
-    spread = np.sqrt(WIDTHS**2 + math.pi / 8 * tau**2)
     if not tau:
-        return np.asarray(_logs(places, grid, spread, WIDTHS) @ counts.sum(0))
+        return np.asarray(_logs(at, tau) @ counts.sum(0))
     # The effect of a seed with one trial widens the curve, and that is all.
-    total = _logs(places, grid, spread, spread) @ counts[is_alone].sum(0)
-    if is_alone.all():
-        return np.asarray(total)
-    logs, around = _logs(places, grid, spread, WIDTHS), kernel(grid, tau)
-    for of_seed in counts[~is_alone]:
-        total += log_mean(logs @ of_seed, around)  # it shifts the curve, so the integral is a convolution
+    total = _logs(at, tau, is_averaged=True) @ counts[is_alone].sum(0)
+    if not is_alone.all():
+        logs, around = _logs(at, tau), kernel(np.array(at[1]), tau)
+        for of_seed in counts[~is_alone]:  # it shifts the curve, so the integral is a convolution
+            total += log_mean(logs @ of_seed, around)
     return np.asarray(total)
 
 
-def _logs(places: Array, grid: Array, spread: Array, width: Array) -> Array:
-    """Log probabilities of solving at each place, then of not solving, `[W * L, T, 2 X]`. `spread`, of the
-    average over seeds, puts the threshold at the grid's points; `width` is that of one seed.
+@lru_cache(maxsize=2 * len(TAUS))
+def _logs(at: Place, tau: float, *, is_averaged: bool = False) -> Array:
+    """Log probabilities of solving at each place, then of not solving, `[W * L, T, 2 X]`, of the seed whose
+    effect is 0, or of the average over seeds; the threshold is the average's. Curves of a grid share them.
     """
+    places, grid = np.array(at[0]), np.array(at[1])
+    # E_z sigmoid((d - tau z) / w) is close to sigmoid(d / spread): MacKay's approximation.
+    spread = np.sqrt(WIDTHS**2 + math.pi / 8 * tau**2)
     middle = (0.5 - GUESS) / (1 - GUESS - LAPSES)
     offset = spread[:, None] * np.log(middle / (1 - middle))  # [W, L], threshold minus the logistic's middle
     away = places - grid[:, None] + offset[:, :, None, None]  # [W, L, T, X]
-    rise = 1 / (1 + np.exp(-np.clip(away / width[:, None, None, None], -500, 500)))
+    away /= (spread if is_averaged else WIDTHS)[:, None, None, None]
+    rise = 1 / (1 + np.exp(-np.clip(away, -500, 500)))
     p = np.minimum(GUESS + (1 - GUESS - LAPSES[:, None, None]) * rise, 1 - GUESS)
     p = p.reshape(-1, len(grid), len(places))
     return np.concatenate([np.log(p), np.log1p(-p)], axis=-1)
@@ -82,7 +89,7 @@ def log_mean(loglik: Array, weights: Array) -> Array:
     return np.asarray(top + np.log(np.maximum(np.exp(loglik - top) @ weights, 1e-300)))
 
 
-def _mean(logs: Array) -> Array:
+def _log_average(logs: Array) -> Array:
     """Log of the mean likelihood over the first axis."""
     top = logs.max()
     return np.asarray(top + np.log(np.maximum(np.exp(logs - top).mean(0), 1e-300)))

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from orchestrator.run import Run
 
 
+SLOPES = {
+    "exponential": "slope of an exponential: doublings per unit",
+    "power": "slope of a power: its exponent",
+    "linear": "slope of a linear law: per unit",
+    "logarithmic": "slope of a logarithmic law: per doubling",
+}
+"""What the number beside a verdict is."""
+
+
 def law_diagram(run: Run, x: str | None, y: str | None, facets: Sequence[str] | None) -> alt.TopLevelMixin:
     """Thresholds along y against x, a panel for each value of the facets, with the laws fitted there.
 
@@ -32,7 +41,13 @@ def law_diagram(run: Run, x: str | None, y: str | None, facets: Sequence[str] | 
     panels = [run.axis(name) for name in names]
     hidden = [a.name for a in _varied(run) if a.name not in (*names, up.name, across.name)]
     return law_figure(
-        curves, laws, x=across, y=up, facets=panels, title=run.sweep.name, subtitle=_subtitle(curves, hidden)
+        curves,
+        laws,
+        x=across,
+        y=up,
+        facets=panels,
+        title=run.sweep.name,
+        subtitle=_subtitle(curves, laws, hidden),
     )
 
 
@@ -47,11 +62,12 @@ def _first_other(run: Run, up: AxisInfo) -> AxisInfo:
     raise QueryError(f"thresholds along {up.name} have no other numeric axis to grow with")
 
 
-def _subtitle(curves: pl.DataFrame, hidden: Sequence[str]) -> str:
+def _subtitle(curves: pl.DataFrame, laws: pl.DataFrame, hidden: Sequence[str]) -> str:
     parts = [f"{curves['trials'].sum():,} trials"]
     budgets = curves["steps"].unique()
     if len(budgets) == 1 and budgets[0] is not None:
         parts.append(f"step budget {budgets[0]:,}")
+    parts += [SLOPES[name] for name in SLOPES if (laws["verdict"] == name).any()]
     if hidden:
         parts.append(f"one law for all {', '.join(hidden)}")
     return "; ".join(parts)

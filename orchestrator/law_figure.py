@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ LINES = {
 }
 """Colour and dashes of each law: told apart in print, and by the colour-blind."""
 HEIGHT, WIDEST = 170, 160
-HEADROOM = 0.16
+HEADROOM = 0.2
 """Of a panel's height, for its verdict."""
 POINTS = 41
 """Of a law's line."""
@@ -67,10 +67,17 @@ def law_figure(
     total = COLUMN if panels.columns == 1 else PAGE
     width = min((total - (165 if panels.down else 130)) / panels.columns - 8, WIDEST)
     frame = _Frame.of(x, y, rows, width)
-    rows += [_words(law, frame, panels) for law in fitted[::3]]
+    rows += [_words(law, frame, panels) for law in _decisive(fitted)]
     layers = [*_line_layers(frame, rows), *_mark_layers(frame, rows), _word_layer(frame)]
     chart = alt.layer(*layers).properties(width=width, height=HEIGHT)
     return finished(faceted(chart, rows, panels), total, title, subtitle)
+
+
+def _decisive(laws: Sequence[Row]) -> Iterator[Row]:
+    """Of each group's laws the one that is the verdict; the first, if none is."""
+    for start in range(0, len(laws), 3):
+        group = laws[start : start + 3]
+        yield next((law for law in group if law["law"] == law["verdict"]), group[0])
 
 
 def _at(axis: AxisInfo, number: object) -> float | None:
@@ -121,10 +128,12 @@ def _line(law: Mapping[str, Any], x: AxisInfo, y: AxisInfo, panels: Panels) -> l
 
 
 def _words(law: Mapping[str, Any], frame: _Frame, panels: Panels) -> Row:
-    """The verdict of a panel."""
-    return {"layer": "words", "words": law["verdict"], "px": frame.x_domain[0], "py": frame.y_domain[1]} | (
-        panels.labels(law)
-    )
+    """The verdict of a panel, and the slope of its law."""
+    words = [law["verdict"]]
+    if law["law"] == law["verdict"] and law["slope"] is not None:
+        words.append(f"{law['slope']:.3g} [{law['slope_low']:.3g}, {law['slope_high']:.3g}]")
+    place = {"px": frame.x_domain[0], "py": frame.y_domain[1]}
+    return {"layer": "words", "words": words, **place, **panels.labels(law)}
 
 
 @dataclass(frozen=True)
@@ -231,6 +240,6 @@ def _word_layer(frame: _Frame) -> alt.Chart:
     import altair as alt
 
     words = alt.Chart().transform_filter("datum.layer == 'words'")
-    text = words.mark_text(align="left", baseline="top", dx=4, dy=4, fontSize=8)
+    text = words.mark_text(align="left", baseline="top", dx=4, dy=3, fontSize=7)
     chart: alt.Chart = text.encode(x=frame.encode_x(), y=frame.encode_y(), text="words:N")
     return chart

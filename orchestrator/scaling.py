@@ -212,11 +212,12 @@ class _Group:
             return INCONCLUSIVE, f"{found} with a threshold on the axis: a verdict needs {LEAST_POINTS}"
         best, *others = sorted(laws, key=lambda law: -law.evidence)
         factors = [math.exp(min(best.evidence - other.evidence, MOST)) for other in others]
-        within = f"for {self.against} from {self.points[0]:g} to {self.points[-1]:g}"
+        k = self.k[self.used]
+        within = f"for {self.against} from {k.min():g} to {k.max():g}"
         if min(factors) >= CLEAR:
             over = ", ".join(f"{_digits(f)} over {law.name}" for f, law in zip(factors, others, strict=True))
             return best.name, f"Bayes factors {over}, {within}"
-        gap = np.abs(best.at(self.k[self.used]) - others[0].at(self.k[self.used])).max()
+        gap = np.abs(best.at(k) - others[0].at(k)).max()
         unit_name = "units" if self.axis.scale == "linear" else "octaves"
         return INCONCLUSIVE, (
             f"{best.name} and {others[0].name} differ by at most {gap:.2g} {unit_name} {within}: "
