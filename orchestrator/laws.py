@@ -34,7 +34,7 @@ from orchestrator.curve_likelihood import kernel, log_mean
 
 CLEAR = 20.0
 """Bayes factor from which one law is named."""
-CHANGE = 2.0
+CHANGE = 4.0
 """Scale of the Cauchy prior of the difference between the thresholds at the anchors, in octaves or units."""
 SCATTER = 0.3
 """Scale of the half-normal prior of sigma."""

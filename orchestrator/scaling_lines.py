@@ -51,9 +51,14 @@ def _counts(row: Mapping[str, Any]) -> str:
 def _cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     slope = "-"
     if row["slope"] is not None:
-        slope = f"{row['slope']:.2f} [{row['slope_low']:.2f}, {row['slope_high']:.2f}]"
-    numbers = (f"{row['intercept']:.2f}", f"{row['scatter']:.2f}", f"{row['log_likelihood']:.2f}")
+        slope, low, high = (_number(row[name]) for name in ("slope", "slope_low", "slope_high"))
+        slope = f"{slope} [{low}, {high}]"
+    numbers = [_number(row[name]) for name in ("intercept", "scatter", "log_likelihood")]
     return row["law"], slope, *numbers, f"{row['weight']:.3f}"
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 2) + 0.0:.2f}"  # never -0.00
 
 
 def _line(cells: tuple[str, ...]) -> str:
