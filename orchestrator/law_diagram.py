@@ -68,6 +68,8 @@ def _subtitle(curves: pl.DataFrame, laws: pl.DataFrame, hidden: Sequence[str]) -
     if len(budgets) == 1 and budgets[0] is not None:
         parts.append(f"step budget {budgets[0]:,}")
     parts += [SLOPES[name] for name in SLOPES if (laws["verdict"] == name).any()]
+    if (laws["left_out"] > 0).any():
+        parts.append("grey: in no fit")
     if hidden:
         parts.append(f"one law for all {', '.join(hidden)}")
     return "; ".join(parts)
