@@ -15,10 +15,10 @@ Priors. A law is fixed by its thresholds at two values of k, the anchors: the sa
 puts no price on units of k. Sigma has a half-normal prior: few curves say little of it, and both an estimate
 of zero and a flat prior are wrong then (Gelman 2006, Bayesian Analysis 1:515).
 
-Laws are compared by Bayes factors, because a false law gets one of CLEAR or more in at most one of CLEAR
-sweeps, whatever the number of trials and however a search chose them (Markov's and Ville's inequalities; Royall
-2000, JASA 95:760). An AIC weight has no such bound at four points. CLEAR = 20 begins what Kass and Raftery
-(1995, JASA 90:773) call strong.
+Laws are compared by Bayes factors, because a false law gets CLEAR or more in at most one of CLEAR sweeps that
+the true law's prior holds, whatever the number of trials and however a search chose them (Markov's and Ville's
+inequalities; Royall 2000, JASA 95:760). An AIC weight, here a ratio of likelihoods, has no such bound at four
+points. CLEAR = 20 begins what Kass and Raftery (1995, JASA 90:773) call strong.
 """
 
 from __future__ import annotations
