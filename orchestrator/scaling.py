@@ -122,7 +122,7 @@ def _group_axes(heads: pl.DataFrame, against: str, by: Sequence[str] | None) -> 
 
 def _members(heads: pl.DataFrame, keys: Sequence[str]) -> list[list[int]]:
     """The row numbers of each group."""
-    numbered = heads.with_row_index("_row")
+    numbered = heads.with_row_index("_row").sort(keys or "_row", maintain_order=True)
     groups = numbered.partition_by(keys, maintain_order=True) if keys else [numbered] if len(heads) else []
     return [group["_row"].to_list() for group in groups]
 
@@ -141,13 +141,19 @@ class _Group:
     @cached_property
     def is_inside(self) -> NDArray[np.bool_]:
         """Which curves have a threshold on the axis, `[N]`."""
-        return self.thresholds["threshold"].is_not_null().to_numpy() & np.isfinite(self.k)
+        return self.thresholds["threshold"].is_not_null().to_numpy() & self.has_place
 
     @cached_property
     def is_outside(self) -> NDArray[np.bool_]:
         """Which have one beyond it. Those that no data solves within the budget say nothing about data."""
         is_known = self.thresholds["censored"].is_not_null() & self.thresholds["reason"].ne_missing("steps")
-        return is_known.to_numpy() & np.isfinite(self.k)
+        return is_known.to_numpy() & self.has_place
+
+    @cached_property
+    def has_place(self) -> NDArray[np.bool_]:
+        """Which curves have a finite k, and trials whose sizes are known."""
+        is_sized = [len(self._outcomes(curve).position) > 0 for curve in self.curves]
+        return np.asarray(np.isfinite(self.k) & np.array(is_sized))
 
     @cached_property
     def used(self) -> NDArray[np.intp]:

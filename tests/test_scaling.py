@@ -206,6 +206,12 @@ def test_hard_examples_shift_the_threshold_and_keep_the_exponent() -> None:
     assert plain.rows() == found(rows, counted="total").rows()
 
 
+def test_curve_whose_hard_examples_are_not_known_is_left_out() -> None:
+    """It has a threshold along the axis, and none in n_hard."""
+    rows = [row | ({"n_hard": None} if row["k"] == 4 else {}) for row in sharp(exponential, (2, 3, 4))]
+    assert (2, 0, 1) == found(rows, counted="hard").select("points", "censored", "left_out").row(0)
+
+
 def test_along_a_linear_axis_laws_are_linear_and_logarithmic() -> None:
     """A depth of log2(k) + 1 is found as one layer per doubling; depth is in units, never in octaves."""
     rows = [
