@@ -108,8 +108,9 @@ def main() -> None:
 def summary(law: str, tries: Sequence[tuple[str, bool, float]]) -> str:
     """One row of the table."""
     verdicts, held, widths = zip(*tries, strict=True)
-    named, none = (verdicts.count(verdict) / len(tries) for verdict in (law, "inconclusive"))
-    shares = f"{named:7.2f} {1 - named - none:8.2f} {none:13.2f}"
+    named, none = verdicts.count(law), verdicts.count("inconclusive")
+    another = len(tries) - named - none
+    shares = f"{named / len(tries):7.2f} {another / len(tries):8.2f} {none / len(tries):13.2f}"
     return f"{shares} {np.mean(held):18.2f} {np.median(widths):10.2f}"
 
 
