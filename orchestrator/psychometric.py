@@ -165,15 +165,15 @@ def _profiled(total: Array, grid: Array, n_seeds: int) -> Profile:
     spread = np.sqrt(WIDTHS**2 + math.pi / 8 * np.square(TAUS)[:, None])  # [tau, W]
     middle = (0.5 - GUESS) / (1 - GUESS - LAPSES[reaches])
     offset = spread[..., None] * np.log(middle / (1 - middle))  # [tau, W, L]
-    shifted = _shifted(total[:, :, reaches].reshape(-1, len(grid)), offset.ravel() / STEP)
-    best = int(shifted.max(1).argmax())
+    at_t = shifted(total[:, :, reaches].reshape(-1, len(grid)), offset.ravel() / STEP)
+    best = int(at_t.max(1).argmax())
     _, at_width, at_lapse = np.unravel_index(best, offset.shape)
     without = float(total[:, :, ~reaches].max())
     width, lapse = float(WIDTHS[at_width]), float(LAPSES[reaches][at_lapse])
-    return Profile(grid, shifted.max(0), without, width, lapse, n_seeds)
+    return Profile(grid, at_t.max(0), without, width, lapse, n_seeds)
 
 
-def _shifted(rows: Array, by: Array) -> Array:
+def shifted(rows: Array, by: Array) -> Array:
     """Every row moved to the right by its number of grid steps, interpolated; its ends are repeated."""
     source = np.clip(np.arange(rows.shape[1]) - by[:, None], 0, rows.shape[1] - 1)
     left = np.minimum(source.astype(np.int64), rows.shape[1] - 2)

@@ -1,0 +1,80 @@
+"""Where along a curve to run the next trial.
+
+Bisection of mass: pending trials cut the axis into pieces; the next one goes where it splits the largest
+piece of the posterior of the threshold most evenly. So a batch spreads over the posterior, and trial by trial
+this is the median, where a trial tells most of a threshold, be it unknown by octaves or nearly known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from orchestrator.axis import Array
+
+GOLDEN = 0.6180339887498949
+NEAR = 0.25
+"""Distance, in axis lengths, at which curves are neighbours."""
+DRIFT = 1.0
+"""Units by which thresholds of neighbours differ."""
+AGAIN = 1e-3
+"""Weight of candidates that are pending already. They are of use where all others are far from the threshold."""
+
+
+def spread_over(mass: Array, t: Array, candidates: Array) -> Array:
+    """P(t < candidate) `[C, X]` from masses `[C, T]`, smoothed over half the distance between candidates, so
+    that the nearest one is found where all the mass lies between two.
+    """
+    smooth = float(np.median(np.diff(candidates))) / 4 if len(candidates) > 1 else 1.0
+    return np.asarray(mass @ (1 / (1 + np.exp(-np.clip((candidates - t[:, None]) / smooth, -500, 500)))))
+
+
+def split(below: Array, pending: Sequence[int], cost: Array) -> tuple[int, float]:
+    """The candidate that splits most mass most evenly per cost, and how much it does: the entropy that its
+    outcome removes if it falls on the threshold's side for sure. `below`: `[X]`, P(t < candidate).
+    """
+    counts = np.bincount(np.asarray(pending, np.int64), minlength=len(below))
+    taken = counts > 0
+    left = np.maximum.accumulate(np.where(taken, below, 0.0))
+    right = np.minimum.accumulate(np.where(taken, below, 1.0)[::-1])[::-1]
+    gain = _entropy(below - left, right - below) + AGAIN * _entropy(below, 1 - below) / (1 + counts)
+    gain /= cost
+    best = int(gain.argmax())
+    return best, float(gain[best])
+
+
+def _entropy(a: Array, b: Array) -> Array:
+    """Of a piece of mass a + b that is split in two, in bits."""
+    a, b = np.maximum(a, 1e-300), np.maximum(b, 1e-300)
+    return np.asarray((a + b) * np.log2(a + b) - a * np.log2(a) - b * np.log2(b))
+
+
+def audit(number: int, share: float, phase: float, n_candidates: int, *, at_end: int) -> int | None:
+    """The candidate of a curve's trial `number` (from 0) if it is an audit, one of `share` of all, else None.
+
+    The first is at the end where all should solve (index `at_end`), later ones spread evenly over the axis,
+    from a `phase` in 0..1 that differs between curves.
+    """
+    before, after = (int(n * share + 0.5) for n in (number, number + 1))
+    if after == before:
+        return None
+    if before == 0:
+        return at_end
+    return min(int((phase + before * GOLDEN) % 1 * n_candidates), n_candidates - 1)
+
+
+def neighbours(mass: Array, t: Array, place: Array) -> Array:
+    """What the other curves' masses `[C, T]` suggest beforehand for each: `[C, T]`, mean about 1 along t.
+
+    `place` `[C, D]`: coordinates, 0..1 each. Half of the suggestion is flat: neighbours choose where to look
+    first, and a curve's own trials must be able to overrule them.
+    """
+    if len(mass) < 2:
+        return np.ones_like(mass)
+    away = np.square(place[:, None] - place).sum(-1)
+    weight = np.exp(-away / (2 * NEAR**2))
+    np.fill_diagonal(weight, 0.0)
+    weight /= np.maximum(weight.sum(1, keepdims=True), 1e-300)
+    blur = np.exp(-np.abs(t[:, None] - t) / DRIFT)
+    return np.asarray(1 + len(t) * (weight @ mass @ (blur / blur.sum(1, keepdims=True))))

@@ -1,0 +1,89 @@
+"""Outcomes that do not fit a curve that rises for good, and which trials settle whether it turns around."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from orchestrator.axis import Array
+from orchestrator.monotone import SUSPICIOUS, Counts, isotonic, statistic, turning
+
+DOUBTFUL = 2.5
+"""Statistic of `monotone` from which on a curve is followed up: about one stray outcome."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """A curve that may turn around: more solve in `easy` than in `hard`, though fewer should."""
+
+    easy: Array  # [.], candidates that were tried there
+    hard: Array
+    tried: tuple[int, int]
+    """Trials there."""
+    is_proven: bool
+
+    def candidate(self, pending: Collection[int]) -> int:
+        """One on the side with fewer trials, pending ones included; in its middle."""
+        counts = [
+            n + sum(side[0] <= p <= side[-1] for p in pending)
+            for n, side in zip(self.tried, (self.easy, self.hard), strict=True)
+        ]
+        side = self.easy if counts[0] < counts[1] else self.hard
+        return int(side[len(side) // 2])
+
+
+def doubt(trials: Iterable[tuple[int, bool]], sign: int, n_curves: int) -> Doubt | None:
+    """From (candidate, solved) of one of `n_curves` curves; None if its trials fit a curve that keeps its
+    direction. Proven: `monotone.turning` says so, and it would in the company of the other curves.
+    """
+    counts = _counts(trials, sign)
+    if len(counts.position) < 2:
+        return None
+    excess = float(statistic(counts.solved[None], counts.tried)[0])
+    if excess <= DOUBTFUL:
+        return None
+    first, split, last = _violation(counts)
+    place = (sign * counts.position).astype(np.int64)
+    proven = excess > SUSPICIOUS + 2 * math.log(n_curves) and turning([counts])[0]
+    tried = int(counts.tried[first:split].sum()), int(counts.tried[split:last].sum())
+    return Doubt(np.sort(place[first:split]), np.sort(place[split:last]), tried, proven)
+
+
+def _counts(trials: Iterable[tuple[int, bool]], sign: int) -> Counts:
+    """Along positions on which solving should become more likely."""
+    given = np.array([(sign * candidate, solved) for candidate, solved in trials], np.float64).reshape(-1, 2)
+    position, column = np.unique(given[:, 0], return_inverse=True)
+    solved = np.bincount(column, weights=given[:, 1], minlength=len(position))
+    tried = np.bincount(column, minlength=len(position))
+    return Counts(position, solved.astype(np.float64), tried.astype(np.float64))
+
+
+def _violation(counts: Counts) -> tuple[int, int, int]:
+    """Start, split and end of the stretch in which a fall explains most: one that the isotonic fit pools."""
+    rate = isotonic(counts.solved, counts.tried)
+    starts = np.flatnonzero(np.diff(rate, prepend=-1.0))
+    found = (-math.inf, 0, 1, len(rate))
+    for first, last in zip(starts, [*starts[1:], len(rate)], strict=True):
+        for split in range(int(first) + 1, int(last)):
+            sides = [
+                _likelihood(counts.solved[a:b].sum(), counts.tried[a:b].sum())
+                for a, b in ((first, split), (split, last))
+            ]
+            found = max(
+                found,
+                (
+                    sum(sides) - _likelihood(counts.solved[first:last].sum(), counts.tried[first:last].sum()),
+                    int(first),
+                    split,
+                    int(last),
+                ),
+            )
+    return found[1:]
+
+
+def _likelihood(solved: float, tried: float) -> float:
+    """Logarithm, at the best rate."""
+    return sum(n * math.log(n / tried) for n in (float(solved), float(tried - solved)) if n > 0)
