@@ -126,8 +126,8 @@ class Belief:
     def quantile(self, q: float) -> float:
         """The t with P(t < it) = q; infinite where that lies outside of the grid."""
         places, rising = self._edges
-        if not rising[0] < q < rising[-1]:
-            return math.copysign(math.inf, q - rising[0])
+        if q <= rising[0] or q >= rising[-1]:
+            return -math.inf if q <= rising[0] else math.inf
         return float(np.interp(q, rising, places))
 
     def interval(self, level: float = 0.95) -> tuple[float, float]:
@@ -193,7 +193,7 @@ class Posterior:
 
     def __init__(self, tables: Tables, sign: Sign = 1) -> None:
         self._tables, self._sign = tables, sign
-        self._loglik = np.zeros((len(ALONE.width), len(tables.t)))
+        self.loglik = np.zeros((len(ALONE.width), len(tables.t)))
         self._shapes = ALONE
 
     @classmethod
@@ -205,20 +205,20 @@ class Posterior:
                 posterior.add(position, solved)
             return posterior
         posterior._shapes = SHARED
-        posterior._loglik = np.zeros((len(SHARED.width), len(tables.t)))
+        posterior.loglik = np.zeros((len(SHARED.width), len(tables.t)))
         for trials in by_seed:
-            posterior._loglik += _of_seed(tables, trials, sign)
+            posterior.loglik += _of_seed(tables, trials, sign)
         return posterior
 
     def add(self, position: float, solved: bool) -> None:
         """A trial of a seed that this curve has not tried otherwise."""
         if self._shapes is SHARED:
-            self._loglik += _of_seed(self._tables, [(position, solved)], self._sign)
+            self.loglik += _of_seed(self._tables, [(position, solved)], self._sign)
         else:
-            self._loglik += self._tables.alone(position, self._sign)[int(solved)]
+            self.loglik += self._tables.alone(position, self._sign)[int(solved)]
 
     def belief(self) -> Belief:
-        return _reduced(self._loglik, self._shapes, self._tables.t, self._sign)
+        return _reduced(self.loglik, self._shapes, self._tables.t, self._sign)
 
 
 def _by_seed(outcomes: Iterable[Outcome]) -> list[list[tuple[float, bool]]]:

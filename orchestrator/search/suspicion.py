@@ -11,8 +11,12 @@ import numpy as np
 from orchestrator.axis import Array
 from orchestrator.monotone import SUSPICIOUS, Counts, isotonic, statistic, turning
 
-DOUBTFUL = 2.5
-"""Statistic of `monotone` from which on a curve is followed up: about one stray outcome."""
+DOUBTFUL = SUSPICIOUS
+"""Statistic of `monotone` from which on a curve is followed up: one that fails after three that solved."""
+PROVEN = 10.0
+"""Statistic at which follow-ups end, plus 2 log(number of curves). Stricter than a single test at its level,
+because a search looks again after every trial, and stays longer where chance has put a dip.
+"""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ def doubt(trials: Iterable[tuple[int, bool]], sign: int, n_curves: int) -> Doubt
         return None
     first, split, last = _violation(counts)
     place = (sign * counts.position).astype(np.int64)
-    proven = excess > SUSPICIOUS + 2 * math.log(n_curves) and turning([counts])[0]
+    proven = excess > PROVEN + 2 * math.log(n_curves) and turning([counts])[0]
     tried = int(counts.tried[first:split].sum()), int(counts.tried[split:last].sum())
     return Doubt(np.sort(place[first:split]), np.sort(place[split:last]), tried, proven)
 

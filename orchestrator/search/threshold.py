@@ -13,12 +13,15 @@ import numpy as np
 
 from orchestrator.axis import Array
 from orchestrator.posterior import STEP, Belief, Outcome, Posterior, Sign, Tables, either
-from orchestrator.search.placement import audit, neighbours, split, spread_over
+from orchestrator.search.placement import audit, neighbours, next_split, spread_over
 from orchestrator.search.suspicion import Doubt, doubt
 
 Reason = Literal["precise", "max_trials", "trials", "above", "below", "lapse", "outside", "non-monotone"]
-SURE = 0.975
-"""Probability of a curve having no threshold inside its range at which nothing more is asked of it."""
+SURE = 0.995
+"""Probability of a curve having no threshold inside its range at which nothing more is asked of it. Higher than
+that of an interval, since it is looked at after every trial: thresholds just inside would be missed."""
+FINEST = 1 / 48
+"""Step of the grid of t below which it is not refined, whatever the precision: time and memory grow with it."""
 LEAST_PENDING = 3
 """Trials that a curve may have pending however close to its precision it is."""
 PENDING_IN_DOUBT = 4
@@ -171,6 +174,8 @@ class _Curve:
             outside = _outside(below, above, never, self.sign)
             if outside is not None:
                 return outside
+            if self.space.direction is None and below + above + never >= SURE:
+                return "outside"
         if len(self.told) >= rules.max_trials:
             return "max_trials"
         return "trials" if is_over else None
@@ -185,9 +190,7 @@ def _outside(below: float, above: float, never: float, sign: Sign) -> Reason | N
     if sides[harder] + never >= SURE:
         return harder if sides[harder] >= never else "lapse"
     easier: Reason = "below" if sign > 0 else "above"
-    if sides[easier] >= SURE:
-        return easier
-    return "outside" if above + below + never >= SURE else None
+    return easier if sides[easier] >= SURE else None
 
 
 class Policy:
@@ -197,7 +200,7 @@ class Policy:
         self.rules = rules
         low = min(float(curve.candidates[0]) for curve in curves)
         high = max(float(curve.candidates[-1]) for curve in curves)
-        tables = Tables(low, high, min(STEP, rules.precision / 6))
+        tables = Tables(low, high, max(min(STEP, rules.precision / 6), FINEST))
         self._t = tables.t
         self._curves = [_Curve(curve, tables) for curve in curves]
         self._place = _padded([curve.place for curve in curves])
@@ -274,10 +277,11 @@ class _Queue:
         done = verdict.trials
         needed = math.ceil((done + 2) * ((self._width / rules.precision) ** 2 - 1))
         self._most = min(max(needed, LEAST_PENDING), rules.max_trials - done)
+        self._done = done
         self._next()
 
     def _next(self) -> None:
-        self._best, gain = split(self._below, self._pending, self._cost)
+        self._best, gain = next_split(self._below, self._pending, self._done, self._cost)
         self.urgency = gain * self._width if len(self._pending) < self._most else 0.0
 
     def take(self) -> int:

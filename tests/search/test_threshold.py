@@ -1,0 +1,219 @@
+"""Laws of the threshold search: pure, and done for a reason."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.search.placement import audit
+from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
+
+OCTAVES = np.arange(6.0, 12.01, 0.25)
+Answers = Callable[[int, float], bool]
+"""Whether a curve's trial at a position solves."""
+
+
+def rises_at(*thresholds: float) -> Answers:
+    return lambda curve, position: position >= thresholds[curve]
+
+
+def spaces(n: int = 1, **options: object) -> list[CurveSpace]:
+    return [CurveSpace(OCTAVES, place=(i / max(1, n - 1),), **options) for i in range(n)]  # type: ignore[arg-type]
+
+
+def searched(
+    answers: Answers, curves: list[CurveSpace], rules: Rules | None = None, batch: int = 1
+) -> tuple[list[list[Tried]], list[Verdict]]:
+    """Every curve's trials in order, and the verdicts, once nothing more is asked."""
+    policy = Policy(curves, rules or Rules())
+    told: list[list[Tried]] = [[] for _ in curves]
+    nothing: list[list[int]] = [[] for _ in curves]
+    while asked := policy.ask(told, nothing, batch):
+        assert len(asked) <= batch
+        for curve, candidate in asked:
+            solved = answers(curve, float(curves[curve].candidates[candidate]))
+            told[curve].append(Tried(candidate, len(told[curve]), solved))
+    return told, policy.verdicts(told)
+
+
+def test_finds_sharp_thresholds() -> None:
+    """Each curve's interval holds its threshold and is as narrow as was asked for."""
+    _, verdicts = searched(rises_at(8.1, 9.4, 10.3), spaces(3), batch=6)
+    assert ["precise"] * 3 == [verdict.reason for verdict in verdicts]
+    for verdict, at in zip(verdicts, (8.1, 9.4, 10.3), strict=True):
+        assert verdict.low is not None
+        assert verdict.high is not None
+        assert verdict.low < at < verdict.high
+        assert verdict.high - verdict.low <= 0.5
+
+
+@pytest.mark.parametrize(("direction", "solves"), [(1, "above"), (-1, "below"), (1, "below"), (-1, "above")])
+def test_a_curve_without_threshold_is_left_early(direction: int, solves: str) -> None:
+    """Where nothing or everything solves, a few trials say on which side the threshold lies."""
+    nothing_solves = (direction > 0) == (solves == "above")
+    (told,), (verdict,) = searched(lambda *_: not nothing_solves, spaces(direction=direction))
+    assert (solves, solves, None) == (verdict.reason, verdict.censored, verdict.threshold)
+    assert len(told) < 20
+    assert (verdict.low, verdict.high)[solves == "above"] is None
+
+
+def test_a_direction_that_is_not_known_is_found() -> None:
+    """With `direction` None a falling curve gets the threshold of a falling one."""
+    _, (verdict,) = searched(lambda _, position: position < 8.3, spaces(direction=None))
+    assert "precise" == verdict.reason
+    assert verdict.rising < 0.025
+    assert verdict.threshold == pytest.approx(8.3, abs=0.2)
+
+
+def test_nothing_solves_and_no_direction() -> None:
+    """Neither end solves: the threshold is outside, on which side is open."""
+    (told,), (verdict,) = searched(lambda *_: False, spaces(direction=None))
+    assert "outside" == verdict.reason
+    assert len(told) < 30
+
+
+def test_a_plateau_below_half_is_a_lapse() -> None:
+    """A curve that solves one trial in four however far one goes never has a threshold."""
+    chance = random.Random(1)
+    _, (verdict,) = searched(lambda _, x: x > 8 and chance.random() < 0.25, spaces(), Rules(max_trials=200))
+    assert "lapse" == verdict.reason
+
+
+def test_curves_stop_at_max_trials() -> None:
+    """A precision that cannot be had costs `max_trials`, pending ones included."""
+    (told,), (verdict,) = searched(rises_at(9.1), spaces(), Rules(precision=0.001, max_trials=17), batch=5)
+    assert ("max_trials", 17) == (verdict.reason, len(told))
+
+
+def test_sweeps_stop_at_their_trials() -> None:
+    """`trials` bounds all curves together; those not done say so."""
+    told, verdicts = searched(rises_at(8.1, 9.4), spaces(2), Rules(trials=7), batch=4)
+    assert 7 == sum(map(len, told))
+    assert ["trials", "trials"] == [verdict.reason for verdict in verdicts]
+
+
+def test_a_curve_that_turns_around_is_proven_to() -> None:
+    """It solves in the middle only; follow-ups with fresh seeds prove it, and the search says so."""
+    (told,), (verdict,) = searched(lambda _, x: 7.5 <= x < 10, spaces())
+    assert "non-monotone" == verdict.reason
+    assert sum(trial.solved for trial in told) >= 4
+    assert len(told) < 40
+
+
+def test_one_stray_outcome_is_not_proof() -> None:
+    """One failed trial far above the threshold is followed up, and overruled by those that solve there."""
+    strays = iter([False])
+    _, (verdict,) = searched(lambda _, x: x >= 8.1 and (x < 12 or next(strays, True)), spaces())
+    assert "precise" == verdict.reason
+    assert verdict.threshold == pytest.approx(8.1, abs=0.3)
+
+
+def test_costly_trials_are_asked_for_less() -> None:
+    """Where the upper end costs a hundred times as much, trials move down."""
+    cost = np.geomspace(1, 100, len(OCTAVES))
+    (cheap,), _ = searched(rises_at(9.0), spaces(cost=cost))
+    (same,), _ = searched(rises_at(9.0), spaces())
+    assert np.mean([cost[t.candidate] for t in cheap]) < np.mean([cost[t.candidate] for t in same])
+
+
+def test_neighbours_say_where_to_look_first() -> None:
+    """Between two known curves, a curve's first trial is between their thresholds."""
+    policy = Policy(spaces(3), Rules())
+    known = [Tried(c, c, OCTAVES[c] >= 10.5) for c in range(len(OCTAVES))]
+    asked = policy.ask([known, [], known], [[], [], []], 3)
+    first = next(candidate for curve, candidate in asked if curve == 1)
+    assert OCTAVES[first] == pytest.approx(10.5, abs=0.5)
+
+
+def test_neighbours_say_nothing_of_the_threshold() -> None:
+    """A verdict rests on its own curve's trials."""
+    known = [Tried(c, c, OCTAVES[c] >= 10.5) for c in range(len(OCTAVES))]
+    own = [Tried(3, 0, False), Tried(20, 1, True)]
+    beside = Policy(spaces(3), Rules()).verdicts([known, own, known])[1]
+    assert Policy(spaces(3), Rules()).verdicts([[], own, []])[1] == beside
+
+
+def test_one_trial_in_eight_is_an_audit() -> None:
+    """Audits are that share of any number of trials, the first at the end where all should solve, the others
+    all over the axis."""
+    places = [audit(i, 0.125, 0.3, 100, at_end=99) for i in range(800)]
+    audits = [place for place in places if place is not None]
+    assert (100, 99) == (len(audits), audits[0])
+    assert all(8 <= count <= 12 for count in np.histogram(audits, 10, (0, 100))[0])
+
+
+def test_integer_axes_repeat_candidates() -> None:
+    """Where a threshold lies between two of few candidates, both are asked again and again."""
+    curve = CurveSpace(np.arange(1.0, 9.0) / 2)
+    chance = np.random.default_rng(1)
+    (told,), (verdict,) = searched(
+        lambda _, u: bool(chance.random() < 1 / (1 + np.exp((2.2 - u) / 0.3))), [curve]
+    )
+    near = [trial for trial in told if 1.5 <= curve.candidates[trial.candidate] <= 3.0]
+    assert len(near) > len(told) / 2
+    assert verdict.threshold == pytest.approx(2.2, abs=0.3)
+
+
+STATES = st.lists(
+    st.lists(st.tuples(st.integers(0, len(OCTAVES) - 1), st.booleans()), max_size=12), min_size=3, max_size=3
+)
+
+
+def as_told(state: list[list[tuple[int, bool]]]) -> list[list[Tried]]:
+    return [[Tried(c, i, solved) for i, (c, solved) in enumerate(trials)] for trials in state]
+
+
+@settings(deadline=None, max_examples=25)
+@given(STATES, st.integers(1, 9), st.randoms())
+def test_order_and_repetition_of_telling_do_not_matter(
+    state: list[list[tuple[int, bool]]], n: int, chance: random.Random
+) -> None:
+    """Told at once, one by one, shuffled or twice: the same questions and verdicts."""
+    told, pending = as_told(state), [[3, 3], [], [20]]
+    fresh, slow = Policy(spaces(3), Rules()), Policy(spaces(3), Rules())
+    growing: list[list[Tried]] = [[], [], []]
+    news = [(i, trial) for i, trials in enumerate(told) for trial in trials]
+    chance.shuffle(news)
+    for i, trial in news:
+        growing[i] += [trial, trial]
+        slow.verdicts(growing)
+    assert fresh.ask(told, pending, n) == slow.ask(growing, pending, n)
+    assert fresh.verdicts(told) == slow.verdicts(growing)
+
+
+@settings(deadline=None, max_examples=10)
+@given(STATES, STATES)
+def test_trials_may_be_taken_back(
+    before: list[list[tuple[int, bool]]], after: list[list[tuple[int, bool]]]
+) -> None:
+    """What a policy was told earlier leaves no trace."""
+    policy = Policy(spaces(3), Rules())
+    policy.verdicts(as_told(before))
+    assert Policy(spaces(3), Rules()).verdicts(as_told(after)) == policy.verdicts(as_told(after))
+
+
+def test_a_restart_in_the_middle_asks_the_same() -> None:
+    """With a new policy for every question the search runs as with one for all."""
+    curves, answers = spaces(2), rises_at(8.1, 9.4)
+    told: list[list[Tried]] = [[], []]
+    while asked := Policy(curves, Rules()).ask(told, [[], []], 3):
+        for curve, candidate in asked:
+            told[curve].append(Tried(candidate, len(told[curve]), answers(curve, float(OCTAVES[candidate]))))
+    assert searched(answers, curves, batch=3)[0] == told
+
+
+def test_stored_trials_with_shared_seeds_count() -> None:
+    """A stored grid, each seed at every size, is used and says what its seeds have in common."""
+    told = [Tried(c, seed, OCTAVES[c] >= 9 + 0.5 * (seed - 2)) for c in range(0, 25, 2) for seed in range(5)]
+    (verdict,) = Policy(spaces(), Rules()).verdicts([told])
+    assert verdict.threshold == pytest.approx(9.0, abs=0.3)
+    assert verdict.tau is not None
+    assert verdict.tau > 0.2
+    assert verdict.high is not None
+    assert verdict.low is not None
+    assert verdict.high - verdict.low > 0.5
