@@ -108,6 +108,12 @@ class Axis:
         return tuple(column_value(value, self.dtype) for value in self.values)
 
     @property
+    def is_whole(self) -> bool:
+        """Whether only whole numbers make sense between its values."""
+        numbers = [value for value in self.values if isinstance(value, (int, float)) and math.isfinite(value)]
+        return self.name == DATA_SIZE or all(type(value) is int for value in numbers)
+
+    @property
     def info(self) -> AxisInfo:
         return AxisInfo(self.name, self.scale, self.column)
 

@@ -16,9 +16,9 @@ from cluster.base import Backlog
 from orchestrator.errors import OrchestratorError
 from orchestrator.pack import Pack, make_packs
 from orchestrator.packs import Attempt, OpenPack, begun_packs, describe_deaths, suspects
-from orchestrator.search.base import Search
+from orchestrator.search.base import Progress, Search
 from orchestrator.store import Store
-from orchestrator.trial import Trial
+from orchestrator.trial import Ending, Trial
 from orchestrator.worker import PackProgress, WorkOrder, check_epoch, outcome_rows
 from trainers.base import Outcome
 
@@ -32,7 +32,7 @@ MAX_ATTEMPTS = 10
 class Tally:
     """What a launch has done so far, for people to watch."""
 
-    wanted: int
+    progress: Callable[[], Progress]
     statuses: dict[str, str] = field(default_factory=dict)
     """Status of every wanted trial that is stored, by id."""
     stored_before: int = 0
@@ -46,23 +46,21 @@ class Driver:
         self,
         store: Store,
         search: Search,
-        wanted: Sequence[Trial],
         shape_of: Callable[[Trial], str],
         pack_size: int,
         order: WorkOrder,
+        n_shapes: int = 1,
     ) -> None:
+        """`n_shapes`: of the trials that the search asks for at once, so that each shape fills a pack."""
         self.store, self.search, self.order = store, search, order
-        self.shape_of, self.pack_size = shape_of, pack_size
-        self.wanted = {trial.trial_id for trial in wanted}
-        self.tally = Tally(len(self.wanted))
+        self.shape_of, self.pack_size, self.n_shapes = shape_of, pack_size, n_shapes
+        self.tally = Tally(search.progress)
         self.stops_at = math.inf
         """When running packs are to be left, in time.monotonic()'s seconds."""
         self.failure: OrchestratorError | None = None
         self.queue: deque[Pack] = deque()
         self.running: set[str] = set()
-        self.pending: set[str] = set()
-        """Trials of packs that an earlier driver began."""
-        stored = store.statuses()
+        stored = store.endings()
         self._told(stored)
         self.tally.stored_before = len(self.tally.statuses)
         self._reopen(stored)
@@ -103,7 +101,8 @@ class Driver:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""
         while not self.is_stopping:
             if not self.queue:
-                self.queue.extend(make_packs(self.search.ask(self.pending), self.shape_of, self.pack_size))
+                asked = self.search.ask(self.pack_size * self.n_shapes)
+                self.queue.extend(make_packs(asked, self.shape_of, self.pack_size))
             if not self.queue:
                 return None
             pack = self.queue.popleft()
@@ -120,12 +119,12 @@ class Driver:
     def progressed(self, progress: PackProgress) -> None:
         """A worker has got so far."""
         self.tally.trial_steps += progress.trial_steps
-        self._told(progress.statuses)
+        self._told(progress.endings)
 
     def ended(self, pack_id: str) -> None:
         """A worker has stored its pack whole."""
         self.running.discard(pack_id)
-        self._told(self.store.statuses_in(pack_id))  # one that died may have kept its last word to itself
+        self._told(self.store.endings_in(pack_id))  # one that died may have kept its last word to itself
         OpenPack(self.store, pack_id).close()
 
     def left(self, pack_id: str) -> None:
@@ -149,10 +148,10 @@ class Driver:
         self.failure = self.failure or failure
         self.stop()
 
-    def _told(self, statuses: Mapping[str, str]) -> None:
-        self.search.tell(statuses)
+    def _told(self, endings: Mapping[str, Ending]) -> None:
+        self.search.tell(endings)
         self.tally.statuses |= {
-            trial_id: status for trial_id, status in statuses.items() if trial_id in self.wanted
+            trial_id: ending.status for trial_id, ending in endings.items() if self.search.knows(trial_id)
         }
 
     def _reopen(self, stored: Collection[str]) -> None:
@@ -163,10 +162,11 @@ class Driver:
             files.close()
         for files in open_packs:
             pack = files.load()
-            left = {trial.trial_id for trial in pack.trials} - set(stored)
-            if left & self.wanted and (left <= self.wanted or files.checkpoints()):
+            left = [trial for trial in pack.trials if trial.trial_id not in stored]
+            wanted = [self.search.wants(trial) for trial in left]
+            if any(wanted) and (all(wanted) or files.checkpoints()):
                 self.queue.append(pack)
-                self.pending |= {trial.trial_id for trial in pack.trials}
+                self.search.adopt(left)
             else:
                 files.close()
 
@@ -198,4 +198,4 @@ class Driver:
         rows = outcome_rows([outcome], {trial.trial_id: trial}, pack_id, self.order)
         parts = self.store.parts("trials", pack_id)
         self.store.publish("trials", pack_id, parts[-1] + 1 if parts else 0, rows)
-        self._told({trial.trial_id: "failed"})
+        self._told({trial.trial_id: Ending("failed")})

@@ -26,10 +26,10 @@ from orchestrator.progress import watching
 from orchestrator.provenance import code_version, record_launch
 from orchestrator.reconcile import Packing, packing
 from orchestrator.run_dir import make_ready, write_sweep
-from orchestrator.search.grid import Grid
 from orchestrator.snapshot import load_snapshot, python_path, take_snapshot
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
+from orchestrator.wanted import search_of
 from orchestrator.worker import WorkOrder
 from trainers.base import Resources
 
@@ -75,7 +75,7 @@ def launch(
         raise driver.failure
     if driver.is_stopping:
         raise Interrupted(
-            f"stopped; {len(driver.tally.statuses)} of {driver.tally.wanted} trials are stored. "
+            f"stopped; {len(driver.tally.statuses)} of {driver.tally.progress().expected} trials are stored. "
             "Launch again to go on."
         )
     return driver.tally
@@ -105,7 +105,6 @@ def _conclude(run_dir: Path) -> None:
 
 def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver:
     """Write down what is about to happen, and who is in charge of it."""
-    trials = sweep.plan().trials
     schemas = write_sweep(store, sweep)
     record_launch(store.path / "provenance.json", cluster)
     resources = Resources(
@@ -124,7 +123,8 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
         curves_schema=schemas[1],
         code_version=code_version(),
     )
-    return Driver(store, Grid(trials), trials, lambda t: sweep.trainer.shape(t.config), packs.size, order)
+    search = search_of(sweep, store)
+    return Driver(store, search, lambda t: sweep.trainer.shape(t.config), packs.size, order)
 
 
 def _run(

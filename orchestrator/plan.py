@@ -43,12 +43,14 @@ def make_plan(sweep: Sweep) -> tuple[Plan, list[Fault]]:
     n_trials = math.prod(len(axis.values) for axis in sweep.varied)
     if n_trials > MAX_TRIALS:
         return Plan(()), [Fault(("axes",), f"{n_trials:,} trials are too many", f"up to {MAX_TRIALS:,}")]
-    planner = _Planner(sweep)
+    planner = CellPlanner(sweep)
     faults = planner.sections.faults()
     return (Plan(()), faults) if faults else planner.plan()
 
 
-class _Planner:
+class CellPlanner:
+    """Resolves cells of a sweep, one by one: for each axis but `seed`, the position of its value."""
+
     def __init__(self, sweep: Sweep) -> None:
         self.sweep = sweep
         self.axes = [axis for axis in sweep.varied if axis.name != SEED]
@@ -64,7 +66,7 @@ class _Planner:
         trials: list[Trial] = []
         impossible: list[tuple[Mapping[str, Any], str]] = []
         for cell in kept:
-            place, config = self._place(cell), self._config(cell)
+            place, config = self.place(cell), self.config(cell)
             reason = self._why_impossible(cell, config)
             if reason is None:
                 trials += self._trials(place, cell, config)
@@ -92,10 +94,11 @@ class _Planner:
             return cells
         return list(itertools.compress(cells, mask))
 
-    def _place(self, cell: Cell) -> dict[str, Any]:
+    def place(self, cell: Cell) -> dict[str, Any]:
+        """Its values on the axes, as columns hold them."""
         return {axis.name: axis.column[i] for axis, i in zip(self.axes, cell, strict=True)}
 
-    def _config(self, cell: Cell) -> dict[str, Any]:
+    def config(self, cell: Cell) -> dict[str, Any]:
         """A cell's config; its first seed stands for all."""
         values = [(axis, axis.values[i]) for axis, i in zip(self.axes, cell, strict=True)]
         return {
@@ -112,6 +115,27 @@ class _Planner:
         """The random streams that do not follow the seed."""
         axes = zip(self.axes, cell, strict=True)
         return {**self.sweep.seeds, **{str(a.path[1]): a.values[i] for a, i in axes if a.path[0] == "seeds"}}
+
+    def trial(self, cell: Cell, seed: int) -> Trial:
+        """One trial of a cell; the seed need not be one of the sweep's."""
+        return Trial(
+            {**self.config(cell), **_seeded(seed, self._streams(cell))}, {**self.place(cell), SEED: seed}
+        )
+
+    def possible(self, cells: list[Cell]) -> list[bool]:
+        """Which cells exist and are no mistakes: those between an axis' own values may be either."""
+        kept = set(self._where(cells))
+        return [cell in kept and self.sections.is_sound(cell) and self._is_possible(cell) for cell in cells]
+
+    def cost(self, cell: Cell) -> float:
+        """What a trial of this cell costs, in its trainer's unit; a user's function says nothing of that."""
+        return 1.0 if self._trainer is None else self._trainer.cost(self.config(cell))
+
+    def _is_possible(self, cell: Cell) -> bool:
+        config = self.config(cell)
+        return self._trainer is None or not (
+            self._trainer.problems(config) or self._trainer.impossible(config)
+        )
 
     def _trials(self, place: Mapping[str, Any], cell: Cell, config: Mapping[str, Any]) -> Iterable[Trial]:
         streams = self._streams(cell)

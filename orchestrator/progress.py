@@ -27,8 +27,10 @@ class Rates:
         counts = Counter(tally.statuses.values())
         done = len(tally.statuses)
         trials_per_s = (done - tally.stored_before) / elapsed_s
+        expected, note = tally.progress()
         parts = [
-            f"{done}/{tally.wanted} trials",
+            f"{done}/{expected} trials",
+            *([note] if note else []),
             *(
                 f"{counts[status]} {status}"
                 for status in ("solved", "unsolved", "diverged", "failed")
@@ -38,8 +40,8 @@ class Rates:
         ]
         if tally.trial_steps:
             parts.append(f"{tally.trial_steps / elapsed_s:,.0f} steps/s")
-        if trials_per_s > 0 and done < tally.wanted:
-            parts.append(f"about {_duration((tally.wanted - done) / trials_per_s)} left")
+        if trials_per_s > 0 and done < expected:
+            parts.append(f"about {_duration((expected - done) / trials_per_s)} left")
         return ", ".join(parts)
 
 
@@ -81,7 +83,10 @@ def _bar(rates: Rates) -> Iterator[Callable[[Tally], None]]:
             if time.monotonic() - last >= BAR_EVERY_S:
                 last = time.monotonic()
                 progress.update(
-                    task, total=tally.wanted, completed=len(tally.statuses), description=rates.line(tally)
+                    task,
+                    total=tally.progress().expected,
+                    completed=len(tally.statuses),
+                    description=rates.line(tally),
                 )
 
         yield show

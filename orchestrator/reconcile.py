@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
+from statistics import mean
 
 from cluster.base import Demand, Places
 from orchestrator.pack import make_packs
+from orchestrator.search.base import Progress
 from orchestrator.store import Store
 from orchestrator.sweep import Plan, Sweep
-from orchestrator.trial import Trial
+from orchestrator.wanted import search_of
 
 CPU_PACK_SIZE = 16
 GPU_PACK_SIZE = 512
 FUNCTION_PACK_SIZE = 64
+ROUNDS = 8
+"""Packs of a threshold search for each that runs at once: what one tells decides about the next."""
 PACKS_PER_PLACE = 4
 """At least so many for each pack that runs at once, where there are trials enough."""
 
@@ -38,7 +43,8 @@ def packing(sweep: Sweep, cluster: Places) -> Packing:
     if sweep.pack.size is not None:
         return Packing(demand, sweep.pack.size)
     largest = FUNCTION_PACK_SIZE if not sweep.trainer.fuses else GPU_PACK_SIZE if gpus else CPU_PACK_SIZE
-    shared = len(sweep.plan().trials) // (PACKS_PER_PLACE * places)
+    n_rounds = ROUNDS if sweep.search.kind == "threshold" else PACKS_PER_PLACE
+    shared = search_of(sweep).progress().expected // (n_rounds * places)
     return Packing(demand, max(1, min(largest, shared)))
 
 
@@ -49,25 +55,27 @@ class Reconciliation:
     plan: Plan
     statuses: dict[str, str]
     """Of the wanted trials that are stored, by id."""
-    pack_size: int
+    progress: Progress
+    n_to_run: int
+    """About so many, where the search decides as it goes."""
     n_packs: int
-
-    @property
-    def to_run(self) -> list[Trial]:
-        return [trial for trial in self.plan.trials if trial.trial_id not in self.statuses]
+    pack_size: int
 
 
 def reconcile(sweep: Sweep, run_dir: Path, cluster: Places, *, retry_failed: bool = False) -> Reconciliation:
     """Compare what the sweep wants with what its run directory holds (which need not exist)."""
-    plan = sweep.plan()
-    stored = Store(run_dir).statuses() if run_dir.is_dir() else {}
+    stored = Store(run_dir).endings() if run_dir.is_dir() else {}
     if retry_failed:
-        stored = {trial_id: status for trial_id, status in stored.items() if status != "failed"}
-    statuses = {t.trial_id: stored[t.trial_id] for t in plan.trials if t.trial_id in stored}
+        stored = {trial_id: ending for trial_id, ending in stored.items() if ending.status != "failed"}
+    search = search_of(sweep, Store(run_dir) if stored else None, stored)
+    statuses = {trial_id: ending.status for trial_id, ending in stored.items() if search.knows(trial_id)}
+    size, progress, plan = packing(sweep, cluster).size, search.progress(), sweep.plan()
+    if sweep.search.kind == "threshold":
+        n_to_run = 0 if search.is_finished else max(1, progress.expected - len(statuses))
+        return Reconciliation(plan, statuses, progress, n_to_run, ceil(n_to_run / size), size)
     to_run = [trial for trial in plan.trials if trial.trial_id not in statuses]
-    size = packing(sweep, cluster).size
     packs = make_packs(to_run, lambda trial: sweep.trainer.shape(trial.config), size)
-    return Reconciliation(plan, statuses, size, len(packs))
+    return Reconciliation(plan, statuses, progress, len(to_run), len(packs), size)
 
 
 def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
@@ -75,7 +83,7 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
     plan = found.plan
     lines = [f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name]
     lines += [f"  {axis.name}: {_values(axis.values)}" for axis in sweep.axes]
-    lines.append(f"wanted   {len(plan.trials)} trials")
+    lines.append(f"wanted   {_wanted(found.progress)}")
     if plan.impossible:
         reasons = Counter(reason for _, reason in plan.impossible)
         lines.append(f"dropped  {len(plan.impossible)} cells that cannot exist")
@@ -89,13 +97,21 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
     by_status = ", ".join(f"{count} {status}" for status, count in Counter(found.statuses.values()).items())
     lines.append(f"stored   {len(found.statuses)} in {run_dir}" + (f" ({by_status})" if by_status else ""))
     packs = f"{found.n_packs} pack{'' if found.n_packs == 1 else 's'} of at most {found.pack_size}"
-    lines.append(f"to run   {len(found.to_run)} trials in {packs}")
-    budget = sum(
-        trial.config.get("train", {}).get("steps", 0) for trial in found.to_run if not sweep.is_function
-    )
+    about = "about " if found.progress.note and found.n_to_run else ""
+    lines.append(f"to run   {about}{found.n_to_run} trials in {packs}")
+    steps = [trial.config.get("train", {}).get("steps", 0) for trial in plan.trials if not sweep.is_function]
+    budget = round(mean(steps) * found.n_to_run) if steps else 0
     if budget:
-        lines.append(f"         at most {budget:,} trial-steps")
+        lines.append(f"         at most {about}{budget:,} trial-steps")
     return "\n".join(lines)
+
+
+def _wanted(progress: Progress) -> str:
+    return (
+        f"about {progress.expected} trials ({progress.note})"
+        if progress.note
+        else f"{progress.expected} trials"
+    )
 
 
 def _values(values: tuple[object, ...]) -> str:

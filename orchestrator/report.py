@@ -24,26 +24,29 @@ SHOWN = 20
 
 def status_lines(run: Run) -> Iterator[str]:
     """How far the run is: from disk, and for a run on SLURM from one look at the queue."""
-    statuses = run.store.statuses()
-    wanted = {trial.trial_id for trial in run.plan.trials}
-    stored = {trial_id: status for trial_id, status in statuses.items() if trial_id in wanted}
+    statuses, progress = run.store.statuses(), run.search.progress()
+    stored = {trial_id: status for trial_id, status in statuses.items() if run.search.knows(trial_id)}
+    n_to_run = 0 if run.search.is_finished else max(1, progress.expected - len(stored))
+    about = "about " if progress.note and n_to_run else ""
     yield f"run      {run.path}"
     if run.sweep.question:
         yield f"question {run.sweep.question}"
-    yield f"wanted   {len(wanted)} trials" + (
+    yield f"wanted   {about}{progress.expected} trials" + (
         f" ({len(run.plan.impossible)} cells cannot exist)" if run.plan.impossible else ""
     )
+    if progress.note:
+        yield f"search   {progress.note}"
     counts = ", ".join(f"{count} {status}" for status, count in sorted(Counter(stored.values()).items()))
     yield f"stored   {len(stored)}" + (f" ({counts})" if counts else "")
     if len(statuses) > len(stored):
         yield f"         and {len(statuses) - len(stored)} that the sweep no longer asks for"
-    yield f"to run   {len(wanted) - len(stored)}"
+    yield f"to run   {about}{n_to_run}"
     running = is_locked(run.path)
     yield f"open     {len(open_packs(run.store))} packs" + ("; a launch is at work" if running else "")
     jobs = Jobs.of(run.path)
     if jobs:
         yield from jobs.lines()
-    if len(stored) < len(wanted) and not running and not (jobs and jobs.is_alive):
+    if n_to_run and not running and not (jobs and jobs.is_alive):
         yield "         launch the sweep again to go on"
     yield from _unreported_metric(run)
     yield from _unusable_rules(run)
@@ -79,6 +82,8 @@ def verdict_lines(verdict: Verdict) -> Iterator[str]:
     yield from _list("stored more than once", verdict.duplicated)
     yield from _list("without their evaluations", verdict.without_curve)
     yield from _list("damaged", [f"{item.path}: {item.reason}" for item in verdict.damaged])
+    if verdict.unfinished:
+        yield f"the search is not finished: {verdict.unfinished}"
     yield "everything is there exactly once" if verdict.is_whole else "launch again to run what is missing"
 
 
@@ -110,7 +115,7 @@ def threshold_lines(run: Run) -> Iterator[str]:
                 f"{name} {row[name]:g}" if isinstance(row[name], float) else f"{name} {row[name]}"
                 for name in names
             )
-            yield f"    {place or 'all'}: {_found(row)}{_sizes(row)}{_flag(row)}"
+            yield f"    {place or 'all'}: {_found(row)}{_sizes(row)}{_ended(row)}{_flag(row)}"
 
 
 WHY = {
@@ -172,6 +177,21 @@ def _bounds(row: Mapping[str, Any], suffix: str) -> str:
     if row["censored"] is None or (low is None and high is None):
         return ""
     return f"below {_number(high)}" if low is None else f"above {_number(low)}"
+
+
+ENDED = {
+    "precise": "",
+    None: "more trials to come",
+    "max_trials": "not as precise as wanted: max_trials are spent",
+    "trials": "not as precise as wanted: the sweep's trials are spent",
+    "failed": "given up: too many trials failed",
+}
+"""Why a search stopped, where that isn't said already."""
+
+
+def _ended(row: Mapping[str, Any]) -> str:
+    words = ENDED.get(row["search_ended"], "") if "search_ended" in row else ""
+    return f"   ({words})" if words else ""
 
 
 def _flag(row: Mapping[str, Any]) -> str:

@@ -24,10 +24,15 @@ import polars as pl
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
 from orchestrator.evaluations import Moment, check_moment
+from orchestrator.packs import open_packs
 from orchestrator.phase_rules import Rules, checked_rules
 from orchestrator.schema import CURVE
+from orchestrator.search.adaptive import ThresholdSearch
+from orchestrator.search.base import Search
+from orchestrator.search.grid import Grid
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
+from orchestrator.wanted import search_of, wanted_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -47,10 +52,13 @@ class Verdict:
     without_curve: tuple[str, ...]
     """Ids of finished trials whose evaluations are not stored."""
     damaged: tuple[Damaged, ...]
+    unfinished: str = ""
+    """How far a search is that would ask for more; empty: it would not."""
 
     @property
     def is_whole(self) -> bool:
-        return not (self.missing or self.duplicated or self.without_curve or self.damaged)
+        amiss = (self.missing, self.duplicated, self.without_curve, self.damaged, self.unfinished)
+        return not any(amiss)
 
 
 class Run:
@@ -72,16 +80,18 @@ class Run:
     def plan(self) -> Plan:
         return self.sweep.plan()
 
+    @cached_property
+    def search(self) -> Search:
+        """The sweep's search, told what is stored now."""
+        return search_of(self.sweep, self.store)
+
     def trials(self) -> pl.LazyFrame:
         """One row per stored trial. Rows from before the sweep gained an axis have its value too."""
         return self.store.scan("trials").pipe(fill_axes, self.sweep)
 
     def wanted_trials(self) -> pl.LazyFrame:
         """The stored trials that the sweep, as launched last, asks for."""
-        wanted = pl.LazyFrame(
-            {"trial_id": [trial.trial_id for trial in self.plan.trials]}, schema={"trial_id": pl.String}
-        )
-        return self.trials().join(wanted, on="trial_id", how="semi", maintain_order="left")
+        return wanted_rows(self.search, self.sweep, self.trials())
 
     def curves(self) -> pl.LazyFrame:
         """One row per trial and evaluation, of finished trials."""
@@ -146,7 +156,21 @@ class Run:
 
         axis = self._threshold_axis(along, at_steps)
         with self.store.naming_damage():
-            return thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
+            found = thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
+        is_searched = isinstance(self.search, ThresholdSearch) and axis.name == self.sweep.search.along
+        return self._with_reasons(found) if is_searched and at_steps is None else found
+
+    def _with_reasons(self, found: pl.DataFrame) -> pl.DataFrame:
+        """Adds `search_ended`: why the search asks nothing more of a curve; null while it does."""
+        assert isinstance(self.search, ThresholdSearch)
+        keys = [axis.name for axis in self.sweep.axes if axis.name not in (self.sweep.search.along, "seed")]
+        ended = pl.Series("search_ended", self.search.reasons(), dtype=pl.String)
+        if not keys:
+            return found.with_columns(ended)
+        places = [[curve.axes[key] for key in keys] for curve in self.search.space.curves]
+        schema = {key: found.schema[key] for key in keys}
+        reasons = pl.DataFrame(places, schema=schema, orient="row").with_columns(ended)
+        return found.join(reasons, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
     def scaling(
         self,
@@ -272,7 +296,8 @@ class Run:
             trial_id for trial_id in counts if not self._declares_metrics
         }
         evaluated = {trial_id for trial_id, _ in points}
-        wanted = [trial.trial_id for trial in self.plan.trials]
+        search = search_of(self.sweep, self.store)
+        wanted = self._wanted_ids(search, counts)
         twice = [trial_id for trial_id, count in counts.items() if count > 1]
         twice += [trial_id for (trial_id, _), count in Counter(points).items() if count > 1]
         return Verdict(
@@ -281,6 +306,16 @@ class Run:
             duplicated=tuple(dict.fromkeys(twice)),
             without_curve=tuple(trial_id for trial_id in counts if trial_id not in evaluated | silent),
             damaged=tuple(damaged),
+            unfinished=search.progress().note if not (isinstance(search, Grid) or search.is_finished) else "",
+        )
+
+    def _wanted_ids(self, search: Search, stored: Collection[str]) -> list[str]:
+        """A search that decides as it goes wants what it asked for: what is stored, and what has begun."""
+        if isinstance(search, Grid):
+            return [trial.trial_id for trial in self.plan.trials]
+        begun = [trial for pack in open_packs(self.store) for trial in pack.load().trials]
+        return list(
+            dict.fromkeys([*filter(search.knows, stored), *(t.trial_id for t in begun if search.wants(t))])
         )
 
     @property

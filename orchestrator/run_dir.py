@@ -18,6 +18,7 @@ from orchestrator.publish import replace
 from orchestrator.schema import curves_schema, trials_schema
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
+from orchestrator.wanted import search_of
 from orchestrator.yaml_file import read_yaml
 
 ABANDONED_S = 24 * 3600
@@ -60,13 +61,13 @@ def _refuse_another_sweep(store: Store, sweep: Sweep) -> None:
 def _forget_failed(store: Store, sweep: Sweep) -> None:
     """Take away the rows of failed trials that the sweep wants, so that they run again. Failed trials have
     files of their own; what their packs' workers did before does not count against the new attempt."""
-    wanted = {trial.trial_id for trial in sweep.plan().trials}
+    search = search_of(sweep, store)
     for path in sorted((store.path / "trials").glob("*.parquet")):
         try:
             rows = pl.read_parquet(path, columns=["trial_id", "status"])
         except pl.exceptions.PolarsError:
             continue
-        if rows.height and set(rows["status"]) == {"failed"} and wanted & set(rows["trial_id"]):
+        if rows.height and set(rows["status"]) == {"failed"} and any(map(search.knows, rows["trial_id"])):
             (store.path / "curves" / path.name).unlink(missing_ok=True)
             path.unlink()
             OpenPack(store, path.name.split(".")[0]).forget_attempts()

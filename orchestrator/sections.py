@@ -38,6 +38,10 @@ class Sections:
         """The sections of one cell; cells share what is equal."""
         return {name: self._section(name, cell)[0] for name in self.names}
 
+    def is_sound(self, cell: Cell) -> bool:
+        """Nothing is wrong with any section of the cell."""
+        return not any(self._section(name, cell)[1] for name in self.names)
+
     def defaults(self) -> dict[str, dict[str, Any]]:
         """The sections with all defaults, but without the fields that axes set."""
         sections: Any = self.at((0,) * len(self._axes))

@@ -25,9 +25,11 @@ import polars as pl
 
 from orchestrator.errors import StoreError
 from orchestrator.publish import publish_once, replace, store_errors
+from orchestrator.trial import Ending
 
 Kind = Literal["trials", "curves"]
 
+_ENDING = ("trial_id", "status", "solved_at_step")
 _SCHEMA_PACK = "0" * 16
 _LAST_SCHEMA = 9999
 _FOLDERS = ("trials", "curves", "packs", "checkpoints", "cluster", "figures", "logs")
@@ -148,12 +150,16 @@ class Store:
 
     def statuses(self) -> dict[str, str]:
         """Status of every stored trial, by id. Raises StoreError naming the files that are damaged inside."""
+        return {trial_id: ending.status for trial_id, ending in self.endings().items()}
+
+    def endings(self) -> dict[str, Ending]:
+        """How every stored trial has ended, by id. Raises StoreError as `statuses`."""
         frames, _ = self._frames("trials")
         if not frames:
             return {}
         with self.naming_damage():
-            rows = pl.concat([f.select("trial_id", "status") for f in frames]).collect()
-        return dict(rows.unique("trial_id", keep="first", maintain_order=True).iter_rows())
+            rows = pl.concat([f.select(_ENDING) for f in frames]).collect()
+        return _endings(rows.unique("trial_id", keep="first", maintain_order=True))
 
     @contextmanager
     def naming_damage(self) -> Iterator[None]:
@@ -178,17 +184,15 @@ class Store:
             damaged.path.rename(aside)
         return aside
 
-    def statuses_in(self, pack_id: str) -> dict[str, str]:
-        """Status of every trial stored under this pack's name, by id."""
-        found: dict[str, str] = {}
+    def endings_in(self, pack_id: str) -> dict[str, Ending]:
+        """How every trial stored under this pack's name has ended, by id."""
+        found: dict[str, Ending] = {}
         for part in self.parts("trials", pack_id):
             try:
-                rows = pl.read_parquet(
-                    self.part_path("trials", pack_id, part), columns=["trial_id", "status"]
-                )
+                rows = pl.read_parquet(self.part_path("trials", pack_id, part), columns=list(_ENDING))
             except (pl.exceptions.PolarsError, OSError):
                 continue  # damaged: its trials count as not stored
-            found = dict(rows.iter_rows()) | found
+            found = _endings(rows) | found
         return found
 
     def _frames(self, kind: Kind) -> tuple[list[pl.LazyFrame], list[Damaged]]:
@@ -212,6 +216,10 @@ class Store:
     def unreadable(self) -> list[Damaged]:
         """Files whose footer is damaged: those that `scan` leaves out."""
         return [damaged for kind in ("trials", "curves") for damaged in self._frames(kind)[1]]
+
+
+def _endings(rows: pl.DataFrame) -> dict[str, Ending]:
+    return {trial_id: Ending(status, step is not None) for trial_id, status, step in rows.iter_rows()}
 
 
 def rows_frame(rows: Sequence[Mapping[str, object]], schema: pl.Schema) -> pl.DataFrame:

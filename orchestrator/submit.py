@@ -76,7 +76,7 @@ def _launch_anew(
     """In a run directory that is held, and where no earlier launch is at work."""
     make_ready(store, sweep, retry_failed=retry_failed)
     found = reconcile(sweep, store.path, site)
-    if not found.to_run:
+    if not found.n_to_run:
         write_sweep(store, sweep)  # what is no part of a trial, such as phases, may have changed
         return ["everything is stored: nothing to queue"]
     if earlier is not None and not earlier.is_queued:  # it died over that, and some of its jobs may be there

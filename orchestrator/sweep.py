@@ -25,6 +25,7 @@ from orchestrator.axis import AxisInfo
 from orchestrator.errors import KeyPath, SweepError
 from orchestrator.json_schema import sweep_schema
 from orchestrator.plan import Plan, make_plan
+from orchestrator.psychometric import unit
 from orchestrator.section import REQUIRED, Fault, nearest, shown
 from orchestrator.sections import Sections, is_below_any, set_twice
 from orchestrator.sweep_file import (
@@ -40,6 +41,8 @@ from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_ya
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
 
+MAX_TRIALS = 60
+"""Of one curve, where `search.max_trials` is not set."""
 __all__ = ["Plan", "Sweep", "json_schema", "load_stored_sweep", "load_sweep"]
 
 
@@ -315,7 +318,7 @@ def _is_consequence(fault: Fault, faults: Sequence[Fault], read: AxesRead) -> bo
 
 
 def _search(file: SweepFile, reader: AxisReader, read: AxesRead, is_free: bool) -> tuple[Search, list[Fault]]:
-    """The search with its axis and its control decided."""
+    """The search with its axis, its control and its rules decided."""
     numeric = [axis.name for axis in read.axes if axis.scale != "category"]
     along, control = file.search.along, file.search.control
     if along is not None and reader.canonical_name(along) not in numeric:
@@ -331,7 +334,26 @@ def _search(file: SweepFile, reader: AxisReader, read: AxesRead, is_free: bool) 
             Fault(("search", "control"), "the control is data_size = inf: it needs along: data_size")
         ]
     is_on = name == DATA_SIZE and (not is_free if control is None else control)
-    return Search(kind=file.search.kind, along=name, control=is_on), []
+    if file.search.kind == "grid":
+        return Search(kind="grid", along=name, control=is_on), []
+    axis = next((axis for axis in read.axes if axis.name == name), None)
+    if axis is None or len(axis.info.finite) < 2:
+        return Search(), [] if read.broken else [_nothing_to_search(name, numeric)]
+    rules = {"precision": 0.5 * unit(axis.info), "max_trials": MAX_TRIALS, "direction": "auto"}
+    given = file.search.model_dump(exclude_none=True)
+    return Search(**{**rules, **given, "along": name, "control": is_on}), []
+
+
+def _nothing_to_search(name: str | None, numeric: Sequence[str]) -> Fault:
+    if name is None:
+        return Fault(
+            ("search",),
+            "a threshold needs an axis to be sought along",
+            f"along: {', '.join(numeric) or 'none here'}",
+        )
+    return Fault(
+        ("axes", name), "a threshold is sought between at least two values, finite and above 0 on a log axis"
+    )
 
 
 def _with_control(axes: Sequence[Axis], search: Search) -> list[Axis]:

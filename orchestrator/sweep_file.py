@@ -29,21 +29,54 @@ class Seeds(_Part):
     eval: int | None = Field(default=None, ge=0, description="Which examples are held out.")
 
 
+_OF_THRESHOLD = ("precision", "max_trials", "trials", "direction")
+
+
 class Search(_Part):
     """What to run, and along which axis thresholds are sought."""
 
-    kind: Literal["grid"] = Field(
-        default="grid", description="`grid`: every combination of the axes' values."
+    kind: Literal["grid", "threshold"] = Field(
+        default="grid",
+        description="`grid`: every combination of the axes' values. `threshold`: trials where they say most about "
+        "the threshold along one axis, whose `points` and count of seeds then say nothing; any value between its "
+        "ends may be asked, with any seed.",
     )
     along: str | None = Field(
         default=None,
         description="The axis along which thresholds are sought; data_size unless set, if that is an axis.",
+    )
+    precision: float | None = Field(
+        default=None,
+        gt=0,
+        description="`threshold` stops a curve when its 95 % interval, from end to end, is narrower: in octaves "
+        "on a log2 axis, decades on a log10 axis, else units of the axis. 0.5 unless set (0.15 decades, a step of a "
+        "linear axis).",
+    )
+    max_trials: int | None = Field(
+        default=None, ge=4, description="`threshold` asks at most so many trials of a curve; 60 unless set."
+    )
+    trials: int | None = Field(
+        default=None,
+        ge=1,
+        description="`threshold` asks at most so many trials of all curves together, beside the controls.",
+    )
+    direction: Literal["auto", "increasing", "decreasing"] | None = Field(
+        default=None,
+        description="Whether solving becomes more likely or rarer along the axis. `auto`, unless set: more data "
+        "and depth help, larger k does not, and along other axes the trials say.",
     )
     control: bool | None = Field(
         default=None,
         description="Add a control at data_size: inf to every curve along data_size. On unless turned off; "
         "for a user's function off unless turned on.",
     )
+
+    @model_validator(mode="after")
+    def _rules_of_a_threshold_search(self) -> Search:
+        given = [name for name in _OF_THRESHOLD if getattr(self, name) is not None]
+        if self.kind == "grid" and given:
+            raise ValueError(f"{given[0]} needs kind: threshold (a grid asks for everything)")
+        return self
 
 
 class Solved(_Part):

@@ -7,7 +7,7 @@ likelihood, `monotone` the test for curves that turn around.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -29,7 +29,7 @@ CLEAR_TREND = 2.5
 BOUNDS = ("threshold", "low", "high")
 STEPS = "train.steps"
 """The axis of step budgets: along it none applies to a whole curve."""
-DIRECTIONS = {"data_size": 1, "depth": 1, "width": 1, "k": -1}
+DIRECTIONS: Mapping[str, Literal[1, -1]] = {"data_size": 1, "depth": 1, "width": 1, "k": -1}
 """Axes along which it is known beforehand whether solving becomes more likely (1) or rarer."""
 
 

@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,23 @@ class Trial:
     def trial_id(self) -> str:
         """20 hex digits: the hash of the config."""
         return hashlib.sha256(canonical_json(self.config).encode()).hexdigest()[:20]
+
+
+class Ending(NamedTuple):
+    """How a stored trial ended."""
+
+    status: str
+    has_solved: bool = False
+    """It reached its target at some step, whatever came later."""
+
+    @property
+    def outcome(self) -> bool | None:
+        """Solved or not; None where that is not known: failed, or stopped before it could."""
+        if self.status == "failed":
+            return None
+        if self.status == "solved" or self.has_solved:
+            return True
+        return False if self.status in ("unsolved", "diverged") else None
 
 
 def canonical_json(value: object) -> str:
@@ -50,6 +67,19 @@ def _canonical(value: object) -> object:
     if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
         return [_canonical(item) for item in value]
     raise TypeError(f"a config holds JSON values only, not {type(value).__name__}")
+
+
+def from_canonical_json(text: str) -> Any:
+    """The value that `canonical_json` has written; whole floats come back as integers."""
+    return _from_canonical(json.loads(text))
+
+
+def _from_canonical(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip("'").removeprefix("-") == "Infinity":
+        return value[1:] if value.startswith("'") else float(value.replace("Infinity", "inf"))
+    if isinstance(value, dict):
+        return {key: _from_canonical(item) for key, item in value.items()}
+    return [_from_canonical(item) for item in value] if isinstance(value, list) else value
 
 
 def _canonical_float(value: float) -> object:

@@ -22,6 +22,7 @@ from cluster.rendezvous import is_reachable
 from orchestrator.driver import Driver
 from orchestrator.errors import OrchestratorError, StoreError
 from orchestrator.packs import worker_log
+from orchestrator.trial import Ending
 from orchestrator.worker import PackProgress, Worker, WorkOrder
 
 SETTLED_S = 1.0
@@ -105,7 +106,7 @@ def _trainable() -> type:
                 self.worker = worker
             return {
                 "trial_steps": progress.trial_steps,
-                "statuses": list(progress.statuses.items()),  # Tune would flatten a mapping
+                "endings": [(trial_id, *ending) for trial_id, ending in progress.endings.items()],
                 "is_done": progress.is_done,
                 "done": progress.is_done,
             }
@@ -179,10 +180,9 @@ def _searcher(driver: Driver, watch: Callable[[], None]) -> Any:
 
         def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
             watch()
-            if "statuses" in result:
-                driver.progressed(
-                    PackProgress(result["trial_steps"], dict(result["statuses"]), result["is_done"])
-                )
+            if "endings" in result:  # a list: Tune would flatten a mapping
+                endings = {trial_id: Ending(*ending) for trial_id, *ending in result["endings"]}
+                driver.progressed(PackProgress(result["trial_steps"], endings, result["is_done"]))
 
         def on_trial_complete(
             self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False

@@ -25,7 +25,7 @@ from orchestrator.errors import KeyPath, OrchestratorError
 from orchestrator.packs import OpenPack
 from orchestrator.schema import with_metrics
 from orchestrator.store import Store, rows_frame
-from orchestrator.trial import Trial, canonical_json
+from orchestrator.trial import Ending, Trial, canonical_json
 from trainers.base import (
     Config,
     Outcome,
@@ -67,8 +67,8 @@ class PackProgress:
     """What a worker has done since it said so last."""
 
     trial_steps: int
-    statuses: Mapping[str, str]
-    """Status of each trial that was published, by id."""
+    endings: Mapping[str, Ending]
+    """How each trial that was published has ended, by id."""
     is_done: bool
     """The pack is stored whole."""
 
@@ -92,7 +92,7 @@ class Worker:
         self.curves_schema = pl.Schema(order.curves_schema)
         self.last_publish = self.last_checkpoint = time.monotonic()
         self.reported_steps = 0
-        self.unreported: dict[str, str] = {}
+        self.unreported: dict[str, Ending] = {}
         self.publishing = threading.RLock()  # of `pending` and what follows from it
         with self._accounting():
             self.trainer = self._load_trainer()
@@ -117,8 +117,8 @@ class Worker:
         if self.training.is_finished:
             self.attempt.withdraw()
         with self.publishing:
-            statuses, self.unreported = self.unreported, {}
-        return PackProgress(steps, statuses, self.training.is_finished)
+            endings, self.unreported = self.unreported, {}
+        return PackProgress(steps, endings, self.training.is_finished)
 
     def leave(self) -> None:
         """Store everything that is ready and withdraw: someone wants this worker to go."""
@@ -197,9 +197,9 @@ class Worker:
             groups = [[o for o in outcomes if (o.status == "failed") is failed] for failed in (False, True)]
             for group in filter(None, groups):
                 self._publish_part(group)
-                statuses: dict[str, str] = {outcome.trial_id: outcome.status for outcome in group}
-                self.published |= statuses.keys()
-                self.unreported |= statuses
+                endings = {outcome.trial_id: _ending(outcome) for outcome in group}
+                self.published |= endings.keys()
+                self.unreported |= endings
             self.pending = []
             if outcomes:
                 self.files.forget_attempts(but=self.attempt.path)
@@ -237,10 +237,14 @@ class Worker:
         parts = self.store.parts("trials", self.files.pack_id)
         for part in set(self.store.parts("curves", self.files.pack_id)) - set(parts):
             self.store.part_path("curves", self.files.pack_id, part).unlink(missing_ok=True)
-        return set(self.store.statuses_in(self.files.pack_id))
+        return set(self.store.endings_in(self.files.pack_id))
 
     def _check_epoch(self) -> None:
         check_epoch(self.order)
+
+
+def _ending(outcome: Outcome) -> Ending:
+    return Ending(outcome.status, outcome.values.get("solved_at_step") is not None)
 
 
 def check_epoch(order: WorkOrder) -> None:

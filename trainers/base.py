@@ -159,6 +159,10 @@ class Trainer(Protocol):
         """Trials of equal shape can be one pack."""
         ...
 
+    def cost(self, config: Config) -> float:
+        """What a trial costs that uses its whole step budget, in any unit that all trials of a sweep share."""
+        ...
+
     def start(
         self,
         trials: Sequence[TrialSpec],

@@ -92,6 +92,9 @@ class FunctionTrainer:
     def columns(self, config: Config) -> Mapping[str, type]:
         return {}
 
+    def cost(self, config: Config) -> float:
+        return 1.0
+
     def shape(self, config: Config) -> str:
         return self.name
 

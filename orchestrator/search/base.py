@@ -2,26 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple, Protocol
 
-from orchestrator.trial import Trial
+from orchestrator.trial import Ending, Trial
+
+
+class Progress(NamedTuple):
+    """How far a search is."""
+
+    expected: int
+    """Trials that it will have wanted when it is finished."""
+    note: str = ""
+    """How far it is, where that number is a guess."""
 
 
 class Search(Protocol):
     """Decides which trials are wanted, from what is stored. A pure function of what it was told: telling
     twice, or in another order, changes nothing, so a restart tells it the store and goes on."""
 
-    def tell(self, statuses: Mapping[str, str]) -> None:
-        """Stored trials: their status by id. Ids that the search never asked for are ignored."""
+    def wants(self, trial: Trial) -> bool:
+        """Whether this trial is one of its own, stored or not."""
         ...
 
-    def ask(self, pending: Collection[str]) -> Sequence[Trial]:
-        """Wanted trials that were neither told nor asked for before, nor are `pending` (begun by an earlier
-        driver, not stored yet); empty: none now."""
+    def tell(self, endings: Mapping[str, Ending]) -> None:
+        """Stored trials: how they ended, by id. Ids that the search has never seen are ignored."""
+        ...
+
+    def adopt(self, trials: Iterable[Trial]) -> None:
+        """Trials that an earlier driver began, and that are not stored yet: they will be, and are not asked for."""
+        ...
+
+    def ask(self, n: int) -> Sequence[Trial]:
+        """Wanted trials that were neither told, adopted nor asked for before; empty: none now. About n of them, or
+        all, if the search knows them all."""
         ...
 
     @property
     def is_finished(self) -> bool:
         """Nothing more will ever be asked for, whatever is told."""
+        ...
+
+    def progress(self) -> Progress: ...
+
+    def knows(self, trial_id: str) -> bool:
+        """Whether it has seen this trial and wants it."""
         ...

@@ -214,15 +214,20 @@ class Policy:
         return [curve.verdict(self.rules, is_over) for curve in self._curves]
 
     def ask(
-        self, told: Sequence[Iterable[Tried]], pending: Sequence[Collection[int]], n: int
+        self,
+        told: Sequence[Iterable[Tried]],
+        pending: Sequence[Collection[int]],
+        n: int,
+        closed: Collection[int] = (),
     ) -> list[tuple[int, int]]:
         """Up to n trials to run next, most urgent first: (curve, candidate) each; a candidate may come several
-        times. `pending[i]`: candidates of curve i's trials that were asked for and have not ended.
+        times. `pending[i]`: candidates of curve i's trials that were asked for and have not ended. Nothing is asked
+        of `closed` curves.
         """
         verdicts = self.verdicts(told)
         used = sum(len(curve.told) for curve in self._curves) + sum(map(len, pending))
         room = n if self.rules.trials is None else min(n, self.rules.trials - used)
-        open_curves = [i for i, verdict in enumerate(verdicts) if verdict.reason is None]
+        open_curves = [i for i, verdict in enumerate(verdicts) if verdict.reason is None and i not in closed]
         if not open_curves or room <= 0:
             return []
         below = self._placing(open_curves)

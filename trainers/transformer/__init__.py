@@ -83,6 +83,13 @@ class Transformer:
             [config["task"]["name"], task_shape, config["model"], fused], sort_keys=True, default=str
         )
 
+    def cost(self, config: Config) -> float:
+        """Multiplications of the matrix products in the blocks, forward pass only."""
+        model, train = model_of(config), config["train"]
+        n_tokens = task_of(config).sequence_length
+        per_token = model.depth * (12 * model.width**2 + 2 * n_tokens * model.width)
+        return float(train["steps"] * train["batch_size"] * n_tokens * per_token)
+
     def start(
         self,
         trials: Sequence[TrialSpec],
