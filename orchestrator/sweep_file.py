@@ -49,8 +49,8 @@ class Search(_Part):
         default=None,
         gt=0,
         description="`threshold` stops a curve when its 95 % interval, from end to end, is narrower: in octaves "
-        "on a log2 axis, decades on a log10 axis, else units of the axis. 0.5 unless set (0.15 decades, a step of a "
-        "linear axis).",
+        "on a log2 axis, decades on a log10 axis, else units of the axis. Unless set 0.5, 0.15 or a step of the "
+        "axis.",
     )
     max_trials: int | None = Field(
         default=None, ge=4, description="`threshold` asks at most so many trials of a curve; 60 unless set."

@@ -17,7 +17,7 @@ from orchestrator.packs import Attempt, OpenPack, open_packs, suspects
 from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
 from orchestrator.search.grid import Grid
 from orchestrator.store import Store
-from orchestrator.trial import Trial
+from orchestrator.trial import Ending, Trial
 from orchestrator.worker import PackProgress, WorkOrder
 from trainers.base import Resources
 
@@ -29,7 +29,7 @@ SCHEMA = pl.Schema({**IDENTITY, "x": pl.Float64, **RESULT, **PROVENANCE})
 def driver(store: Store) -> Driver:
     """A new driver in charge, as a launch makes it."""
     order = WorkOrder(store.path, "t", (), store.next_epoch(), Resources(), {"x": ("x",)}, SCHEMA, {}, "test")
-    return Driver(store, Grid(TRIALS), TRIALS, lambda trial: "one shape", 8, order)
+    return Driver(store, Grid(TRIALS), lambda trial: "one shape", 8, order)
 
 
 @pytest.fixture
@@ -246,7 +246,7 @@ def test_how_much_is_left(store: Store) -> None:
     seen.append(current.backlog())
     for pack_id in (current.next_pack(), *packs[1:]):
         current.ended(str(pack_id))
-    current.progressed(PackProgress(1, dict.fromkeys(IDS, "solved"), True))
+    current.progressed(PackProgress(1, dict.fromkeys(IDS, Ending("solved")), True))
     seen.append(current.backlog())
     assert [Backlog(0, 1, 0), Backlog(1, 2, 0), Backlog(3, 0, 0), Backlog(2, 1, 0), Backlog(0, 0, 8)] == seen
 

@@ -221,12 +221,11 @@ def test_the_plan_says_what_would_happen(sandbox: Sandbox) -> None:
     """Reconciling before a launch reads only; it counts wanted, stored and to run."""
     sweep = load_sweep(sandbox.write({}))
     found = reconcile(sweep, sandbox.run_dir, Inline())
-    assert (len(found.plan.trials), len(found.statuses), len(found.to_run), found.n_packs) == (6, 0, 6, 2)
+    assert (len(found.plan.trials), len(found.statuses), found.n_to_run, found.n_packs) == (6, 0, 6, 2)
     assert not sandbox.run_dir.exists()
     sandbox.launch()
     assert (
-        len(reconcile(load_sweep(sandbox.write({"axes": {"x": [1, 5]}})), sandbox.run_dir, Inline()).to_run)
-        == 1
+        reconcile(load_sweep(sandbox.write({"axes": {"x": [1, 5]}})), sandbox.run_dir, Inline()).n_to_run == 1
     )
 
 

@@ -71,6 +71,6 @@ def test_a_pack_that_fits_on_no_worker(tmp_path: Path, size: int | None) -> None
 def test_the_plan_for_a_site(tmp_path: Path) -> None:
     """Nothing is written; without a cluster's places packs have a size as well."""
     found = reconcile(sweep(tmp_path, 64), tmp_path / "run", site(max=2, cpus=2))
-    assert (64, 4, 16) == (len(found.to_run), found.pack_size, found.n_packs)
+    assert (64, 4, 16) == (found.n_to_run, found.pack_size, found.n_packs)
     assert not (tmp_path / "run").exists()
     assert 1 <= packing(sweep(tmp_path, 1), Inline()).size

@@ -103,7 +103,7 @@ pack: {size: 0, cpus: 0}
         block("s.yaml:11: axes.train.lrr: unknown axis", "train.steps, train.lr, train.betas", "train.lr"),
         block("s.yaml:12: axes.data_size.points: 1 is not allowed", "at least 2"),
         block("s.yaml:13: axes.seed: 0 is not allowed", SEEDS),
-        block("s.yaml:14: search.kind: 'gird' is not allowed", "grid", "grid"),
+        block("s.yaml:14: search.kind: 'gird' is not allowed", "grid, threshold", "grid"),
         "s.yaml:15: solved: needs either at_least or at_most",
         block("s.yaml:16: stop: 'maybe' is not allowed", "solved, never"),
         block("s.yaml:17: pack.size: 0 is not allowed", "at least 1"),

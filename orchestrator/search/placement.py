@@ -2,9 +2,8 @@
 
 Bisection of mass: pending trials cut the axis into pieces; the next one goes where it splits the largest
 piece of the posterior of the threshold most evenly. So a batch spreads over the posterior. Where nothing is
-pending, seven trials in a row go where a batch of seven would: to the median, the quartiles and the octiles. (The
-median
-alone says least of the width, on which it depends how sure the threshold is.)
+pending, seven trials in a row go where a batch of seven would: to the median, the quartiles and the
+octiles. (The median alone says least of the width, on which it depends how sure the threshold is.)
 """
 
 from __future__ import annotations

@@ -2,53 +2,119 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+import random
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
+from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
-from orchestrator.trial import Trial
+from orchestrator.search.space import Space
+from orchestrator.sweep import load_sweep
+from orchestrator.trial import Ending, Trial
 
-TRIALS = [Trial({"x": x}) for x in range(6)]
-POLICIES: dict[str, Callable[[Sequence[Trial]], Search]] = {"grid": Grid}
+TRIALS = [Trial({"x": x, "data_size": 2**x, "seed": 0}) for x in range(6)]
+SWEEP = """\
+name: s
+trainer: surface:train
+axes: {k: [1, 2], data_size: {log2: [6, 12], points: 7}, seed: 2}
+search: {kind: threshold, precision: 1, max_trials: 20, control: true}
+solved: {metric: accuracy, at_least: 1}
+"""
+Ids = dict[str, Trial]
 
 
-def run(search: Search, pending: Sequence[str] = ()) -> list[str]:
-    """Ask and tell until the policy is finished; the ids asked for, in order."""
-    asked: list[str] = []
+def threshold(folder: Path) -> Search:
+    (folder / "s.yaml").write_text(SWEEP)
+    (folder / "surface.py").write_text("def train(config, report): pass")
+    sweep = load_sweep(folder / "s.yaml")
+    return ThresholdSearch(Space(sweep), sweep.search)
+
+
+POLICIES: dict[str, Callable[[Path], Search]] = {"grid": lambda _: Grid(TRIALS), "threshold": threshold}
+
+
+def ending(trial: Trial) -> Ending:
+    """The same whenever it is asked for: most solve above 500 examples."""
+    steepness = 2 * (math.log2(trial.config["data_size"]) - 9)
+    is_solved = random.Random(trial.trial_id).random() < 1 / (1 + math.exp(-steepness))
+    return Ending("solved" if is_solved else "unsolved")
+
+
+def told(trials: Mapping[str, Trial]) -> dict[str, Ending]:
+    return {trial_id: ending(trial) for trial_id, trial in trials.items()}
+
+
+def run(search: Search, batch: int = 4) -> Ids:
+    """Ask and tell until the policy is finished; what was asked for, in order."""
+    asked: Ids = {}
     while not search.is_finished:
-        batch = [trial.trial_id for trial in search.ask(pending)]
-        asked += batch
-        search.tell(dict.fromkeys(batch, "solved"))
+        new = {trial.trial_id: trial for trial in search.ask(batch)}
+        assert not asked.keys() & new.keys()
+        assert new
+        asked |= new
+        search.tell(told(new))
     return asked
 
 
-@pytest.mark.parametrize("policy", POLICIES.values(), ids=POLICIES)
+def know(search: Search, trials: Mapping[str, Trial]) -> None:
+    """Tell it what is stored, as a launch does."""
+    assert all(search.wants(trial) for trial in trials.values())
+    search.tell(told(trials))
+
+
+@pytest.fixture(params=POLICIES.values(), ids=POLICIES)
+def policy(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], Search]:
+    return lambda: request.param(tmp_path)
+
+
 class TestSearch:
     """Ask/tell, pure."""
 
-    def test_asks_for_each_trial_once(self, policy: Callable[[Sequence[Trial]], Search]) -> None:
-        """No trial is asked for twice, and it comes to an end."""
-        asked = run(policy(TRIALS))
-        assert len(asked) == len(set(asked)) > 0
+    def test_it_comes_to_an_end(self, policy: Callable[[], Search]) -> None:
+        """It has asked for something by then, knows all of that, and wants nothing else."""
+        search = policy()
+        asked = run(search)
+        assert 6 <= len(asked) == search.progress().expected
+        assert all(search.knows(trial_id) for trial_id in asked)
+        assert search.is_finished
+        assert [] == search.ask(10)
+        assert not search.wants(Trial({"x": 7, "data_size": 2**7, "seed": 0}))
 
-    def test_telling_twice_equals_telling_once(self, policy: Callable[[Sequence[Trial]], Search]) -> None:
+    def test_telling_twice_equals_telling_once(self, policy: Callable[[], Search]) -> None:
         """Repeated news, news in another order and news of strangers change nothing."""
-        told = {trial.trial_id: "solved" for trial in TRIALS[:3]}
-        once, often = policy(TRIALS), policy(TRIALS)
-        once.tell(told)
+        first = dict(list(run(policy()).items())[:4])
+        once, often = policy(), policy()
+        know(once, first)
         for _ in range(2):
-            often.tell(dict(reversed(told.items())) | {"stranger": "failed"})
-        assert run(once) == run(often)
+            know(often, dict(reversed(first.items())))
+            often.tell({"stranger": Ending("failed")})
+        assert list(run(once)) == list(run(often))
 
-    def test_a_restart_goes_on(self, policy: Callable[[Sequence[Trial]], Search]) -> None:
+    def test_a_restart_goes_on(self, policy: Callable[[], Search]) -> None:
         """Told what is stored, a new one asks for the rest."""
-        asked = run(policy(TRIALS))
-        fresh = policy(TRIALS)
-        fresh.tell(dict.fromkeys(asked[:2], "unsolved"))
-        assert run(fresh) == asked[2:]
+        asked = run(policy())
+        fresh = policy()
+        know(fresh, dict(list(asked.items())[:4]))
+        assert list(asked)[4:] == list(run(fresh))
 
-    def test_what_is_pending_is_left_alone(self, policy: Callable[[Sequence[Trial]], Search]) -> None:
-        """Trials under way are not asked for."""
-        assert TRIALS[0].trial_id not in run(policy(TRIALS), [TRIALS[0].trial_id])
+    def test_what_is_pending_is_left_alone(self, policy: Callable[[], Search]) -> None:
+        """Trials that an earlier driver began are not asked for; with them unfinished it has no end."""
+        search = policy()
+        begun = list(policy().ask(4))[:4]
+        search.adopt(begun)
+        ids = {trial.trial_id for trial in begun}
+        assert not ids & {trial.trial_id for trial in search.ask(4)}
+        assert all(map(search.knows, ids))
+
+    def test_failed_trials_do_not_go_on_for_ever(self, policy: Callable[[], Search]) -> None:
+        """Nothing is learned from them, and there is an end all the same."""
+        search, n_asked = policy(), 0
+        while not search.is_finished:
+            batch = search.ask(4)
+            n_asked += len(batch)
+            search.tell({trial.trial_id: Ending("failed") for trial in batch})
+            assert n_asked < 100
