@@ -155,10 +155,13 @@ class ThresholdSearch:
         places = self._controls()
         pending = [curve.pending_candidates() for curve in self._curves]
         chosen = self._policy.ask(self._tried(), pending, max(0, n - len(places)), self._exhausted())
-        seeds = {i: self._unused_seeds(self._curves[i], at_inf=False) for i, _ in chosen}
-        places += [
-            Place(i, float(self.space.curves[i].values[candidate]), next(seeds[i])) for i, candidate in chosen
-        ]
+        for i in sorted({i for i, _ in chosen}):
+            values = [float(self.space.curves[i].values[candidate]) for j, candidate in chosen if j == i]
+            room = max(
+                0, self._rules.max_trials - self._curves[i].n_trials
+            )  # the policy doesn't count failed ones
+            seeds = self._unused_seeds(self._curves[i], at_inf=False)
+            places += [Place(i, value, seed) for value, seed in zip(values[:room], seeds, strict=False)]
         self._is_dry = not places
         return [self.space.trial(place) for place in places]
 
