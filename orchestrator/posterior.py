@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -36,10 +36,13 @@ MARGIN = 6.0
 prior is flat along t: nothing is known of where a threshold lies.
 """
 SPREADS = np.geomspace(0.05, 2.0, 10)
-SPREAD_PRIOR = np.full(len(SPREADS), 1 / len(SPREADS))
-"""Flat in log(spread): sharp and wide transitions are both seen in practice, 0.2-0.4 octaves most often."""
+SPREAD_PRIOR = np.cbrt(SPREADS) / np.cbrt(SPREADS).sum()
+"""Nearly flat in log(spread): sharp and wide transitions are both seen in practice, 0.2-0.4 octaves most often. It
+leans to wide ones, because a search stops at the moment at which a wide curve's outcomes happen to look sharp:
+with a flat prior, intervals of curves of 0.6 octaves on which it did so held the truth in 63 % of cases.
+"""
 LAPSES = np.array([0.0, 0.03, 0.07, 0.12, 0.2, 0.3, 0.4, 0.45, 0.5, 0.6])
-LAPSE_PRIOR = np.array([0.40, 0.15, 0.10, 0.08, 0.08, 0.07, 0.05, 0.03, 0.02, 0.02])
+LAPSE_PRIOR = np.array([0.34, 0.14, 0.11, 0.09, 0.09, 0.08, 0.06, 0.04, 0.03, 0.02])
 """Mostly near none; a curve that never reaches 0.5 (the last two) has to be shown by its trials."""
 TAUS = np.array([0.0, 0.25, 0.5, 1.0])
 TAU_PRIOR = np.array([0.35, 0.33, 0.24, 0.08])
@@ -112,7 +115,7 @@ class Belief:
     """Median; None where no seed was tried twice, so that nothing is known of it."""
     log_evidence: float
 
-    @property
+    @cached_property
     def _edges(self) -> tuple[Array, Array]:
         """Ends of the cells `[T + 1]` and P(t < each)."""
         step = self.t[1] - self.t[0]
@@ -175,6 +178,12 @@ class Tables:
         if key not in self._columns:
             self._columns[key] = _log_probability(ALONE, position, self.t, sign)
         return self._columns[key]
+
+
+@lru_cache(maxsize=2)
+def tables(low: float, high: float, step: float = STEP) -> Tables:
+    """The same ones for searches in the same range."""
+    return Tables(low, high, step)
 
 
 def _log_probability(shapes: Shapes, position: float, t: Array, sign: Sign) -> tuple[Array, Array]:

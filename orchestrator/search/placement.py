@@ -25,12 +25,12 @@ AGAIN = 1e-3
 """Weight of candidates that are pending already. They are of use where all others are far from the threshold."""
 
 
-def spread_over(mass: Array, t: Array, candidates: Array) -> Array:
-    """P(t < candidate) `[C, X]` from masses `[C, T]`, smoothed over half the distance between candidates, so
-    that the nearest one is found where all the mass lies between two.
+def steps_of(t: Array, candidates: Array) -> Array:
+    """`[T, X]`: masses `[.., T]` times this are P(t < candidate) `[.., X]`, smoothed over a quarter of the
+    distance between candidates, so that the nearest one is found where all the mass lies between two.
     """
     smooth = float(np.median(np.diff(candidates))) / 4 if len(candidates) > 1 else 1.0
-    return np.asarray(mass @ (1 / (1 + np.exp(-np.clip((candidates - t[:, None]) / smooth, -500, 500)))))
+    return np.asarray(1 / (1 + np.exp(-np.clip((candidates - t[:, None]) / smooth, -500, 500))))
 
 
 def split(below: Array, pending: Sequence[int], cost: Array) -> tuple[int, float]:
@@ -47,12 +47,6 @@ def split(below: Array, pending: Sequence[int], cost: Array) -> tuple[int, float
     return best, float(gain[best])
 
 
-def _entropy(a: Array, b: Array) -> Array:
-    """Of a piece of mass a + b that is split in two, in bits."""
-    a, b = np.maximum(a, 1e-300), np.maximum(b, 1e-300)
-    return np.asarray((a + b) * np.log2(a + b) - a * np.log2(a) - b * np.log2(b))
-
-
 def next_split(below: Array, pending: Sequence[int], done: int, cost: Array) -> tuple[int, float]:
     """`split` for a curve of which `done` trials have ended."""
     together = list(pending)
@@ -60,6 +54,12 @@ def next_split(below: Array, pending: Sequence[int], done: int, cost: Array) -> 
         for _ in range(done % ROUND):
             together.append(split(below, together, cost)[0])
     return split(below, together, cost)
+
+
+def _entropy(a: Array, b: Array) -> Array:
+    """Of a piece of mass a + b that is split in two, in bits."""
+    a, b = np.maximum(a, 1e-300), np.maximum(b, 1e-300)
+    return np.asarray((a + b) * np.log2(a + b) - a * np.log2(a) - b * np.log2(b))
 
 
 def audit(number: int, share: float, phase: float, n_candidates: int, *, at_end: int) -> int | None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.axis import Array
 from orchestrator.monotone import SUSPICIOUS, Counts, isotonic, statistic, turning
@@ -69,25 +70,22 @@ def _violation(counts: Counts) -> tuple[int, int, int]:
     """Start, split and end of the stretch in which a fall explains most: one that the isotonic fit pools."""
     rate = isotonic(counts.solved, counts.tried)
     starts = np.flatnonzero(np.diff(rate, prepend=-1.0))
-    found = (-math.inf, 0, 1, len(rate))
-    for first, last in zip(starts, [*starts[1:], len(rate)], strict=True):
-        for split in range(int(first) + 1, int(last)):
-            sides = [
-                _likelihood(counts.solved[a:b].sum(), counts.tried[a:b].sum())
-                for a, b in ((first, split), (split, last))
-            ]
-            found = max(
-                found,
-                (
-                    sum(sides) - _likelihood(counts.solved[first:last].sum(), counts.tried[first:last].sum()),
-                    int(first),
-                    split,
-                    int(last),
-                ),
-            )
-    return found[1:]
+    first = np.repeat(starts, np.diff(starts, append=len(rate)))  # [X], of the stretch of each position
+    last = np.repeat(np.append(starts[1:], len(rate)), np.diff(starts, append=len(rate)))
+    solved, tried = (np.concatenate([[0.0], np.cumsum(n)]) for n in (counts.solved, counts.tried))
+    split = np.arange(len(rate))
+
+    def loglik(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
+        return _best_loglik(solved[b] - solved[a], tried[b] - tried[a])
+
+    gain = loglik(first, split) + loglik(split, last) - loglik(first, last)
+    at = int(np.where(split > first, gain, -np.inf).argmax())
+    return int(first[at]), at, int(last[at])
 
 
-def _likelihood(solved: float, tried: float) -> float:
-    """Logarithm, at the best rate."""
-    return sum(n * math.log(n / tried) for n in (float(solved), float(tried - solved)) if n > 0)
+def _best_loglik(solved: Array, tried: Array) -> Array:
+    """At the rate that fits best."""
+    rate = solved / np.maximum(tried, 1)
+    return np.asarray(
+        sum(n * np.log(np.maximum(p, 1e-300)) for n, p in ((solved, rate), (tried - solved, 1 - rate)))
+    )

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from orchestrator.axis import Array
-from orchestrator.posterior import STEP, Belief, Outcome, Posterior, Sign, Tables, either
-from orchestrator.search.placement import audit, neighbours, next_split, spread_over
+from orchestrator.posterior import STEP, Belief, Outcome, Posterior, Sign, Tables, either, tables
+from orchestrator.search.placement import audit, neighbours, next_split, steps_of
 from orchestrator.search.suspicion import Doubt, doubt
 
 Reason = Literal["precise", "max_trials", "trials", "above", "below", "lapse", "outside", "non-monotone"]
@@ -96,6 +96,8 @@ class _Curve:
     posteriors: dict[Sign, Posterior] = field(default_factory=dict)
     beliefs: dict[Sign, Belief] = field(default_factory=dict)
     doubt: Doubt | None = None
+    verdicts: dict[bool, Verdict] = field(default_factory=dict)
+    """By whether the sweep's trials are spent."""
 
     def __post_init__(self) -> None:
         self._rebuild()
@@ -105,6 +107,7 @@ class _Curve:
             return
         new, before = told - self.told, self.told
         self.told = told
+        self.verdicts = {}
         if before <= told and len({trial.seed for trial in told}) == len(told):
             for trial in new:
                 for posterior in self.posteriors.values():
@@ -137,6 +140,11 @@ class _Curve:
         return max(self.beliefs, key=lambda sign: self.beliefs[sign].log_evidence)
 
     def verdict(self, rules: Rules, is_over: bool) -> Verdict:
+        if is_over not in self.verdicts:
+            self.verdicts[is_over] = self._verdict(rules, is_over)
+        return self.verdicts[is_over]
+
+    def _verdict(self, rules: Rules, is_over: bool) -> Verdict:
         first, last = float(self.space.candidates[0]), float(self.space.candidates[-1])
         belief = self.belief
         low, high = belief.interval()
@@ -200,9 +208,10 @@ class Policy:
         self.rules = rules
         low = min(float(curve.candidates[0]) for curve in curves)
         high = max(float(curve.candidates[-1]) for curve in curves)
-        tables = Tables(low, high, max(min(STEP, rules.precision / 6), FINEST))
-        self._t = tables.t
-        self._curves = [_Curve(curve, tables) for curve in curves]
+        grid = tables(low, high, max(min(STEP, rules.precision / 6), FINEST))
+        self._t = grid.t
+        self._curves = [_Curve(curve, grid) for curve in curves]
+        self._known_steps: dict[bytes, Array] = {}
         self._place = _padded([curve.place for curve in curves])
         self._phases = np.random.default_rng(rules.seed).random(len(curves))
 
@@ -249,15 +258,20 @@ class Policy:
 
     def _placing(self, which: list[int]) -> list[Array]:
         """P(t < candidate) `[X]` for each of some curves, with what their neighbours suggest."""
-        mass = np.stack([curve.beliefs[curve.sign].mass for curve in self._curves])
-        suggested = neighbours(mass, self._t, self._place)
-        found = []
-        for i in which:
-            curve, belief = self._curves[i], self._curves[i].beliefs[self._curves[i].sign]
-            weighed = belief.mass * suggested[i]
-            weighed *= belief.mass.sum() / weighed.sum()
-            found.append(belief.never[0] + spread_over(weighed, self._t, curve.space.candidates))
-        return found
+        beliefs = [curve.beliefs[curve.sign] for curve in self._curves]
+        mass = np.stack([belief.mass for belief in beliefs])
+        weighed = mass * neighbours(mass, self._t, self._place)
+        weighed *= mass.sum(1, keepdims=True) / weighed.sum(1, keepdims=True)
+        return [
+            beliefs[i].never[0] + weighed[i] @ self._steps(self._curves[i].space.candidates) for i in which
+        ]
+
+    def _steps(self, candidates: Array) -> Array:
+        """Of curves with the same candidates once."""
+        key = candidates.tobytes()
+        if key not in self._known_steps:
+            self._known_steps[key] = steps_of(self._t, candidates)
+        return self._known_steps[key]
 
 
 class _Queue:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from orchestrator.axis import Array
+from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
 
 LOW, HIGH = 6.0, 18.0
 """The tested range: 64 to 262,144 examples, in octaves."""
+CANDIDATES = np.arange(LOW, HIGH + 0.001, 1 / 16)
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Curve:
     ledge: float = 0.0
     """Probability of solving in the two octaves below the threshold: a step on the way up."""
 
-    def solving(self, position: Array, effect: Array) -> Array:
+    def solving(self, position: Array | float, effect: Array | float) -> Array:
         """Probability at positions for seeds with effects z."""
         away = (position - _midpoint(self) - self.tau * effect) / self.width
         p = (1 - self.lapse) * sigmoid(away)
@@ -115,3 +117,25 @@ BEYOND: dict[str, Surface] = {
     "below the range": _one(0.3, within=(3.0, 5.5)),
 }
 TURNING: Surface = _turning
+
+
+@dataclass(frozen=True)
+class Search:
+    """A simulated search that has ended."""
+
+    told: list[list[Tried]]
+    verdicts: list[Verdict]
+    rounds: int
+
+
+def searched(rng: np.random.Generator, curves: list[Curve], rules: Rules, batch: int = 1) -> Search:
+    """Asks for batches until nothing more is asked; every trial has a seed of its own."""
+    spaces = [CurveSpace(CANDIDATES, place=(i / max(1, len(curves) - 1),)) for i in range(len(curves))]
+    policy, told, rounds = Policy(spaces, rules), [[] for _ in curves], 0
+    nothing: list[list[int]] = [[] for _ in curves]
+    while asked := policy.ask(told, nothing, batch):
+        rounds += 1
+        for i, candidate in asked:
+            p = curves[i].solving(CANDIDATES[candidate], rng.normal())
+            told[i].append(Tried(candidate, len(told[i]), bool(rng.random() < p)))
+    return Search(told, policy.verdicts(told), rounds)

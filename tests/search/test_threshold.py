@@ -78,10 +78,12 @@ def test_nothing_solves_and_no_direction() -> None:
 
 
 def test_a_plateau_below_half_is_a_lapse() -> None:
-    """A curve that solves one trial in four however far one goes never has a threshold."""
-    chance = random.Random(1)
-    _, (verdict,) = searched(lambda _, x: x > 8 and chance.random() < 0.25, spaces(), Rules(max_trials=200))
-    assert "lapse" == verdict.reason
+    """A curve of which two trials in five solve however far one goes never has a threshold."""
+    places = [(c, i) for c in range(len(OCTAVES)) for i in range(20)]
+    told = [Tried(c, 20 * c + i, c >= 8 and (c + i) % 5 < 2) for c, i in places]
+    (verdict,) = Policy(spaces(), Rules(max_trials=1000)).verdicts([told])
+    assert ("lapse", "above") == (verdict.reason, verdict.censored)
+    assert verdict.never > 0.9
 
 
 def test_curves_stop_at_max_trials() -> None:
@@ -114,11 +116,17 @@ def test_one_stray_outcome_is_not_proof() -> None:
 
 
 def test_costly_trials_are_asked_for_less() -> None:
-    """Where the upper end costs a hundred times as much, trials move down."""
+    """Where the upper end costs a hundred times as much, the search begins lower."""
     cost = np.geomspace(1, 100, len(OCTAVES))
-    (cheap,), _ = searched(rises_at(9.0), spaces(cost=cost))
-    (same,), _ = searched(rises_at(9.0), spaces())
-    assert np.mean([cost[t.candidate] for t in cheap]) < np.mean([cost[t.candidate] for t in same])
+    ((_, cheap),) = Policy(spaces(cost=cost), Rules()).ask([[]], [[]], 1)
+    ((_, same),) = Policy(spaces(), Rules()).ask([[]], [[]], 1)
+    assert cheap < same
+
+
+def test_a_cost_per_trial_moves_the_search_between_curves() -> None:
+    """Of two curves of which as much is known, the cheaper one is asked first."""
+    dear, cheap = (CurveSpace(OCTAVES, cost=np.full(len(OCTAVES), price)) for price in (3.0, 1.0))
+    assert [1] == [curve for curve, _ in Policy([dear, cheap], Rules()).ask([[], []], [[], []], 1)]
 
 
 def test_neighbours_say_where_to_look_first() -> None:
