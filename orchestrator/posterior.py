@@ -9,8 +9,8 @@ its curve is a logistic of scale sqrt(w^2 + pi tau^2 / 8) (MacKay), the `spread`
 have seeds of their own has a posterior over (t, spread, lapse), three axes; tau cannot be told from w. Only
 curves with seeds that were tried several times (grid runs) need the fourth.
 
-Everything is a table over a grid. Its logarithms are rounded to multiples of 2^-32, so that sums of them are exact:
-outcomes added in any order give the same bits, on which every decision of a search rests.
+Everything is a table over a grid. Its logarithms are rounded to multiples of 2^-20, so that sums of them are
+exact: outcomes added in any order give the same bits, on which every decision of a search rests.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from orchestrator.axis import Array
 from orchestrator.psychometric import GUESS, shifted
 
 Sign = Literal[1, -1]
+Exact = NDArray[np.float32]
 
 STEP = 1 / 12
 """Largest step of the grid of t, in units of position."""
@@ -47,7 +48,7 @@ LAPSE_PRIOR = np.array([0.34, 0.14, 0.11, 0.09, 0.09, 0.08, 0.06, 0.04, 0.03, 0.
 TAUS = np.array([0.0, 0.25, 0.5, 1.0])
 TAU_PRIOR = np.array([0.35, 0.33, 0.24, 0.08])
 """About half-normal with scale 0.5."""
-EXACT = 2.0**32
+EXACT = 2.0**20
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ class Tables:
         n = math.ceil((high - low + 2 * MARGIN) / step) + 1
         self.step = step
         self.t: Array = np.asarray((low + high) / 2 + step * (np.arange(n) - (n - 1) / 2), np.float64)
-        self._columns: dict[tuple[float, int], tuple[Array, Array]] = {}
+        self._columns: dict[tuple[float, int], tuple[Exact, Exact]] = {}
 
     @cached_property
     def kernels(self) -> Array:
@@ -172,7 +173,7 @@ class Tables:
         kernels = np.exp(-(away**2) / 2)
         return np.asarray(kernels / kernels.sum(1, keepdims=True))
 
-    def alone(self, position: float, sign: Sign) -> tuple[Array, Array]:
+    def alone(self, position: float, sign: Sign) -> tuple[Exact, Exact]:
         """Log-probability of not solving and of solving, `[C, T]` each, for a seed tried once (ALONE)."""
         key = (position, sign)
         if key not in self._columns:
@@ -186,11 +187,12 @@ def tables(low: float, high: float, step: float = STEP) -> Tables:
     return Tables(low, high, step)
 
 
-def _log_probability(shapes: Shapes, position: float, t: Array, sign: Sign) -> tuple[Array, Array]:
+def _log_probability(shapes: Shapes, position: float, t: Array, sign: Sign) -> tuple[Exact, Exact]:
+    """Of not solving and of solving `[C, T]`. Above -7, so that 23 bits hold the multiples of 2^-20."""
     away = sign * (position - t) / shapes.spread[:, None] + shapes.lead[:, None]
     p = GUESS + (1 - GUESS - shapes.lapse[:, None]) / (1 + np.exp(-np.clip(away, -500, 500)))
     p = np.minimum(p, 1 - GUESS)
-    return _exact(np.log1p(-p)), _exact(np.log(p))
+    return _exact(np.log1p(-p)).astype(np.float32), _exact(np.log(p)).astype(np.float32)
 
 
 def _exact(x: Array) -> Array:
@@ -243,7 +245,8 @@ def _of_seed(tables: Tables, trials: list[tuple[float, bool]], sign: Sign) -> Ar
     The effect moves the whole curve, so the integral is a convolution along t. Then t is moved to where half
     of all seeds solve: away from m by lead * spread, which grows with tau.
     """
-    known = np.sum([tables.alone(position, sign)[int(solved)] for position, solved in sorted(trials)], axis=0)
+    columns = [tables.alone(position, sign)[int(solved)] for position, solved in sorted(trials)]
+    known = np.sum(columns, axis=0, dtype=np.float64)
     top = known.max()
     averages = np.stack([np.exp(known - top) @ kernel for kernel in tables.kernels])  # [tau, C, T]
     loglik = np.log(np.maximum(averages, 1e-300)).reshape(-1, len(tables.t)) + top
