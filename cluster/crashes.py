@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import ClassVar
 from cluster.errors import ClusterError
 from cluster.files import read_json, write_atomically
 
+LOOK_EVERY_S = 1.0
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +37,14 @@ class Crashes:
         self._write(launch, count + 1)
         yield count
         self.clear(launch)
+
+    def pause(self, launch: int, n_before: int, leaving: threading.Event) -> None:
+        """Wait before the next attempt, unless the driver before clears the count meanwhile: one that is cancelled
+        is followed within a second, and says a moment later that it was told to leave.
+        """
+        deadline = time.monotonic() + self.PAUSES_S[n_before]
+        while time.monotonic() < deadline and self._count(launch) and not leaving.wait(LOOK_EVERY_S):
+            pass
 
     def clear(self, launch: int) -> None:
         """A disk that is full now stops nothing here: the count stays, and the store complains."""

@@ -63,7 +63,7 @@ def run_driver(order: Order) -> None:
         with crashes.counted(order.launch) as n_before:
             if n_before >= crashes.MOST:
                 _give_up(order, n_before)
-            leaving.wait(crashes.PAUSES_S[n_before])
+            crashes.pause(order.launch, n_before, leaving)
             record.change("driving")
             supply = Supply(Slurm(order))
             if not record.record.restarts:  # one that was requeued has its successor

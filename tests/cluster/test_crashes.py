@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,22 @@ def test_progress_ends_the_row(tmp_path: Path) -> None:
         crashes.clear(1)
         raise ZeroDivisionError
     assert 0 == succeed(tmp_path)
+
+
+def test_a_driver_waits_after_crashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Longer each time, until it is told to leave, or the one before turns out to be no crash."""
+    monkeypatch.setattr("cluster.crashes.LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr(Crashes, "PAUSES_S", (0.0, 0.2, 3600.0, 3600.0))
+    crashes, leaving = Crashes(tmp_path), threading.Event()
+    crashes.pause(1, fail(tmp_path), leaving)
+    began = time.monotonic()
+    crashes.pause(1, fail(tmp_path), leaving)
+    assert time.monotonic() - began >= 0.2
+    threading.Timer(0.1, crashes.clear, [1]).start()
+    crashes.pause(1, fail(tmp_path), leaving)
+    fail(tmp_path)
+    leaving.set()
+    crashes.pause(1, 3, leaving)
 
 
 def test_another_launch_begins_anew(tmp_path: Path) -> None:
