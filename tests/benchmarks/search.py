@@ -9,7 +9,7 @@ interpolated in trials, both on log scales, to the error of the search. So `rati
 trials of the search at equal median error; in brackets, the same with the search's error one Monte Carlo standard
 error larger and smaller. Grids of one seed, which show no spread between seeds, are given as well. `limit` is the
 best ratio possible for that logistic width when all but the threshold is known: range / (4 width).
---full: 400 sweeps per surface, and an hour for each peer on each surface instead of two minutes.
+--sweeps: per surface; a sweep of six curves counts as six. --full: 400, and an hour for each peer on each surface instead of two minutes.
 """
 
 from __future__ import annotations
@@ -157,9 +157,10 @@ def compare(names: list[str], sweeps: int) -> dict[str, Scored]:
     print(f"{'':>22}  search: trials, median error   grid/search, 5 seeds    1 seed                limit")
     found = {}
     for name in names:
-        search = found[name] = by_search(SURFACES[name], sweeps)
-        grids = {n: [by_grid(SURFACES[name], sweeps, step, n) for step in STEPS] for n in (5, 1)}
-        curve = SURFACES[name](np.random.default_rng(0))[0]
+        curve, *others = SURFACES[name](np.random.default_rng(0))
+        n_sweeps = max(1, sweeps // (1 + len(others)))
+        search = found[name] = by_search(SURFACES[name], n_sweeps)
+        grids = {n: [by_grid(SURFACES[name], n_sweeps, step, n) for step in STEPS] for n in (5, 1)}
         spread = math.sqrt(curve.width**2 + math.pi / 8 * curve.tau**2)
         print(
             f"{name:>22}  {search.trials:14.1f}  {search.error:.3f} ± {search.noise:.3f}"

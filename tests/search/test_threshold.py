@@ -225,3 +225,23 @@ def test_stored_trials_with_shared_seeds_count() -> None:
     assert verdict.high is not None
     assert verdict.low is not None
     assert verdict.high - verdict.low > 0.5
+
+
+def test_shared_seeds_are_added_to_like_others() -> None:
+    """After a stored grid, fresh trials told one by one leave the verdict of all told at once."""
+    grid = [Tried(c, seed, OCTAVES[c] >= 9) for c in range(0, 25, 6) for seed in range(2)]
+    fresh = [Tried(11, 100, False), Tried(13, 101, True), Tried(12, 102, True)]
+    slow = Policy(spaces(), Rules())
+    for n in range(len(fresh) + 1):
+        last = slow.verdicts([[*grid, *fresh[:n]]])
+    assert Policy(spaces(), Rules()).verdicts([[*fresh[::-1], *grid]]) == last
+
+
+@settings(deadline=None, max_examples=15)
+@given(STATES, st.integers(1, 60))
+def test_it_is_done_when_nothing_is_asked(state: list[list[tuple[int, bool]]], trials: int) -> None:
+    """With nothing pending, an empty answer means that every curve has a reason, and the reverse."""
+    policy = Policy(spaces(3), Rules(max_trials=12, trials=trials))
+    asked = policy.ask(as_told(state), [[], [], []], 5)
+    done = all(verdict.reason is not None for verdict in policy.verdicts(as_told(state)))
+    assert done == (asked == [])
