@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from orchestrator import Run
+from orchestrator.driver import Driver
 from orchestrator.errors import SweepError
 from orchestrator.inline import Inline
 from orchestrator.launch import Interrupted, launch
@@ -56,13 +56,9 @@ def asked(run: Run) -> set[tuple[float, float, int]]:
     return set(rows.iter_rows())
 
 
-def solved_everywhere(_config: Mapping[str, Any]) -> float:
-    return 1.0
-
-
 def test_the_thresholds_of_a_surface(lab: Lab) -> None:
-    """Each is found within its interval, which is as narrow as asked, with a tenth of a grid's trials; launching
-    again asks for nothing."""
+    """Each is found within its interval, which is as narrow as asked, with fewer trials than a grid of half
+    octaves has; launching again asks for nothing."""
     run = lab.launch()
     rows = run.thresholds().sort("k")
     truth = [300 * 2**k for k in (1, 2, 3)]
@@ -70,7 +66,7 @@ def test_the_thresholds_of_a_surface(lab: Lab) -> None:
     for true, low, high in zip(truth, rows["low"], rows["high"], strict=True):
         assert low <= true <= high <= 2**0.5 * low
     n_trials = run.trials().collect().height
-    assert n_trials < 3 * 25
+    assert n_trials < 3 * 5 * 17 / 2
     assert "everything is there exactly once" == list(verdict_lines(run.verify()))[-1]
     assert n_trials == lab.launch().trials().collect().height
 
@@ -81,23 +77,18 @@ def test_no_seed_twice_on_a_curve(lab: Lab) -> None:
         assert list(range(curve.height)) == sorted(curve["seed"])
 
 
-def test_stopping_and_going_on_asks_the_same(
-    lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_stopping_and_going_on_asks_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped after every pack, a search ends with the trials of one that never was."""
     whole = asked(Lab(tmp_path).launch())
-    other = Lab(tmp_path / "other")
-    other.file.parent.mkdir()
-    n_stops = 0
-    from orchestrator import driver
+    (tmp_path / "other").mkdir()
+    other, n_stops = Lab(tmp_path / "other"), 0
+    ended = Driver.ended
 
-    ended = driver.Driver.ended
-
-    def end_and_stop(self: driver.Driver, pack_id: str) -> None:
+    def end_and_stop(self: Driver, pack_id: str) -> None:
         ended(self, pack_id)
         self.stop()
 
-    monkeypatch.setattr(driver.Driver, "ended", end_and_stop)
+    monkeypatch.setattr(Driver, "ended", end_and_stop)
     while True:
         try:
             other.launch()
@@ -107,7 +98,6 @@ def test_stopping_and_going_on_asks_the_same(
             break
     assert n_stops > 5
     assert whole == asked(Run(other.run_dir))
-    del lab
 
 
 def test_a_grid_that_is_stored_is_used(lab: Lab, tmp_path: Path) -> None:
@@ -174,9 +164,7 @@ def test_what_a_launch_would_do(lab: Lab) -> None:
 
 def test_a_search_that_is_not_finished_says_so(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     """In `status`, `verify` and among the thresholds."""
-    from orchestrator import driver
-
-    monkeypatch.setattr(driver.Driver, "ended", lambda self, _pack_id: self.stop())
+    monkeypatch.setattr(Driver, "ended", lambda self, _pack_id: self.stop())
     with pytest.raises(Interrupted):
         lab.launch()
     run = Run(lab.run_dir)

@@ -9,7 +9,8 @@ interpolated in trials, both on log scales, to the error of the search. So `rati
 trials of the search at equal median error; in brackets, the same with the search's error one Monte Carlo standard
 error larger and smaller. Grids of one seed, which show no spread between seeds, are given as well. `limit` is the
 best ratio possible for that logistic width when all but the threshold is known: range / (4 width).
---sweeps: per surface; a sweep of six curves counts as six. --full: 400, and an hour for each peer on each surface instead of two minutes.
+--sweeps: per surface; a sweep of six curves counts as six. --full: 400, and an hour for each peer on each surface
+instead of two minutes.
 """
 
 from __future__ import annotations
