@@ -2,9 +2,10 @@
 
     python tests/benchmarks/chaos.py [--minutes 10] [--trials 600] [--seed 0] [--keep FOLDER]
 
-Kills (SIGKILL) drivers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels drivers and
-workers; preempts nodes. Then lets the sweep finish, runs it again undisturbed in one process, and compares the rows
-bit for bit. Needs Debian's slurm-wlm, slurmdbd, munge and mariadb-server, and root.
+Kills (SIGKILL) drivers, workers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels drivers
+and workers; preempts nodes. Only what hits something of the run is counted. Then lets the sweep finish, runs it again
+undisturbed in one process, and compares the rows bit for bit; exit code 1 if they differ. Needs Debian's slurm-wlm,
+slurmdbd, munge and mariadb-server, and root.
 """
 
 from __future__ import annotations
@@ -71,7 +72,8 @@ class Chaos:
     def faults(self) -> dict[str, Callable[[], bool]]:
         """By name; each says whether there was anything to hit."""
         return {
-            "kill -9 driver": lambda: self._kill(self._driver_process()),
+            "kill -9 driver": lambda: self._kill(self._process_of(self._driver_job())),
+            "kill -9 worker": lambda: self._kill(self._process_of(self._worker_job())),
             "kill -9 pack": lambda: self._kill(self._one_of(r"^ray::(_Inner|PackTrainable)")),
             "kill -9 raylet": lambda: self._kill(self._one_of(r"raylet/raylet")),
             "kill -9 gcs_server": lambda: self._kill(self._one_of(r"gcs_server")),
@@ -100,8 +102,12 @@ class Chaos:
         workers = self._jobs("worker")
         return self.random.choice(workers) if workers else None
 
-    def _driver_process(self) -> psutil.Process | None:
-        job = self._driver_job()
+    def _node_in_use(self) -> str | None:
+        nodes = sorted({job.node for role in ("driver", "worker") for job in self._jobs(role) if job.node})
+        return self.random.choice(nodes) if nodes else None
+
+    def _process_of(self, job: Job | None) -> psutil.Process | None:
+        """The job's own, which looks after the others."""
         processes = self.slurm.processes_of(job.job_id) if job else []
         return next((p for p in processes if "submitit.core._submit" in command_line(p)), None)
 
@@ -122,7 +128,9 @@ class Chaos:
         return True
 
     def _kill_node(self) -> bool:
-        node = self.random.choice(self.slurm.nodes)
+        node = self._node_in_use()
+        if node is None:
+            return False
         self.slurm.kill_node(node)
         time.sleep(self.random.uniform(1, 15))  # shorter and longer than slurmctld takes to notice
         self.slurm.revive_node(node)
@@ -135,7 +143,9 @@ class Chaos:
         return True
 
     def _preempt(self) -> bool:
-        node = self.random.choice(self.slurm.nodes)
+        node = self._node_in_use()
+        if node is None:
+            return False
         options = ("--partition=high", f"--nodelist={node}", "--exclusive", "--output=/dev/null")
         self.slurm.run("sbatch", *options, f"--wrap=sleep {self.random.randrange(1, 15)}")
         return True
@@ -169,7 +179,8 @@ def disturbed(slurm: SlurmCluster, folder: Path, minutes: float, seed: int) -> C
     while time.monotonic() - began < 60 * minutes and not is_over(run):
         time.sleep(chaos.random.uniform(*PAUSE_S))
         chaos.inject_one()
-    print(f"  {time.strftime('%X')} no more faults; {n_stored(run)} trials stored", flush=True)
+    early = "the sweep is finished" if is_over(run) else "no more faults"
+    print(f"  {time.strftime('%X')} {early}; {n_stored(run)} trials stored", flush=True)
     wait_for(lambda: is_over(run), PATIENCE_S, "the end of the run")
     print(f"finished after {(time.monotonic() - began) / 60:.1f} min", flush=True)
     wait_for(lambda: not slurm.queue(), 60, "an empty queue")
@@ -222,9 +233,12 @@ def main() -> None:
     print("\nfaults injected")
     print("\n".join(f"{n:>6}  {name}" for name, n in injected.most_common()))
     print("\ntrials")
-    print("\n".join(f"{n:>6}  {name}" for name, n in compare(folder / "undisturbed", folder / "run").items()))
+    found = compare(folder / "undisturbed", folder / "run")
+    print("\n".join(f"{n:>6}  {name}" for name, n in found.items()))
     if not options.keep:
         shutil.rmtree(folder)
+    if found["duplicated"] or found["differing"] or found["stored"] < found["wanted"]:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
