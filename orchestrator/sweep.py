@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
@@ -41,9 +41,13 @@ from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_ya
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
 
+if TYPE_CHECKING:
+    from orchestrator.search.space import Space
+
+__all__ = ["Plan", "Sweep", "json_schema", "load_stored_sweep", "load_sweep"]
+
 MAX_TRIALS = 60
 """Of one curve, where `search.max_trials` is not set."""
-__all__ = ["Plan", "Sweep", "json_schema", "load_stored_sweep", "load_sweep"]
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,13 @@ class Sweep:
     @cached_property
     def planned(self) -> tuple[Plan, list[Fault]]:
         return make_plan(self)
+
+    @cached_property
+    def space(self) -> Space:
+        """What its threshold search may ask; it takes a while to find out which cells exist."""
+        from orchestrator.search.space import Space
+
+        return Space(self)
 
     def to_yaml(self) -> str:
         """A sweep file that loads as an equal sweep, whatever the defaults will be then."""

@@ -9,7 +9,6 @@ import polars as pl
 from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
-from orchestrator.search.space import Space
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
 from orchestrator.trial import Ending, Trial, from_canonical_json
@@ -25,7 +24,7 @@ def search_of(
     if sweep.search.kind == "grid":
         search: Search = Grid(sweep.plan().trials)
     else:
-        search = ThresholdSearch(Space(sweep), sweep.search)
+        search = ThresholdSearch(sweep.space, sweep.search)
         for trial in [] if store is None or not endings else _stored(store):
             search.wants(trial)  # from now on it knows the id
     search.tell(endings)

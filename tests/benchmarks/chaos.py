@@ -2,10 +2,10 @@
 
     python tests/benchmarks/chaos.py [--minutes 10] [--trials 600] [--seed 0] [--keep FOLDER]
 
-Kills (SIGKILL) drivers, workers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels drivers
-and workers; preempts nodes. Only what hits something of the run is counted. Then lets the sweep finish, runs it again
-undisturbed in one process, and compares the rows bit for bit; exit code 1 if they differ. Needs Debian's slurm-wlm,
-slurmdbd, munge and mariadb-server, and root.
+Kills (SIGKILL) drivers, workers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels
+drivers and workers; preempts nodes. Only what hits something of the run is counted. Then lets the sweep finish,
+runs it again undisturbed in one process, and compares the rows bit for bit; exit code 1 if they differ. Needs
+Debian's slurm-wlm, slurmdbd, munge and mariadb-server, and root.
 """
 
 from __future__ import annotations
