@@ -6,6 +6,7 @@ an extended axis and a finished sweep are the same few lines, on this machine as
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -24,8 +25,10 @@ from orchestrator.inline import Inline, run_inline
 from orchestrator.lock import launch_lock
 from orchestrator.progress import watching
 from orchestrator.provenance import code_version, record_launch
+from orchestrator.publish import replace
 from orchestrator.reconcile import Packing, packing
 from orchestrator.run_dir import make_ready, write_sweep
+from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.snapshot import load_snapshot, python_path, take_snapshot
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
@@ -71,6 +74,7 @@ def launch(
         with watching(is_quiet) as show, _stop_on_signals(driver, notice_s):
             if not driver.is_finished:
                 _run(cluster, driver, packs, lambda: show(driver.tally), notice_s)
+        _write_search(store, driver)
     if driver.failure:
         raise driver.failure
     if driver.is_stopping:
@@ -125,6 +129,12 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
     )
     search = search_of(sweep, store)
     return Driver(store, search, lambda t: sweep.trainer.shape(t.config), packs.size, order)
+
+
+def _write_search(store: Store, driver: Driver) -> None:
+    """What a threshold search has come to, for people and programs without this one."""
+    if isinstance(driver.search, ThresholdSearch) and driver.failure is None:
+        replace(store.path / "search.json", json.dumps(driver.search.summary(), indent=1).encode())
 
 
 def _run(

@@ -1,7 +1,7 @@
 """The run directory: where everything lies, and how its Parquet files are written and read.
 
     runs/<name>/
-      sweep.yaml  provenance.json  lock
+      sweep.yaml  provenance.json  lock  search.json (what a threshold search has come to)
       trials/<pack_id>.<part>.parquet     one row per finished trial
       curves/<pack_id>.<part>.parquet     one row per trial and evaluation
       packs/<pack_id>.json                open packs (`orchestrator.packs`)

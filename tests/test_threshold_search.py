@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,9 @@ def test_the_thresholds_of_a_surface(lab: Lab) -> None:
     rows = run.thresholds().sort("k")
     truth = [300 * 2**k for k in (1, 2, 3)]
     assert ["precise"] * 3 == rows["search_ended"].to_list()
+    summary = json.loads((lab.run_dir / "search.json").read_text())
+    assert [(k, "precise") for k in (1.0, 2.0, 3.0)] == [(row["k"], row["ended"]) for row in summary]
+    assert all(row["low"] < row["threshold"] < row["high"] for row in summary)
     for true, low, high in zip(truth, rows["low"], rows["high"], strict=True):
         assert low <= true <= high <= 2**0.5 * low
     n_trials = run.trials().collect().height

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from math import ceil
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -147,6 +147,19 @@ class ThresholdSearch:
             verdict.reason or ("failed" if i in exhausted else None)
             for i, verdict in enumerate(self.verdicts())
         ]
+
+    def summary(self) -> list[dict[str, Any]]:
+        """One mapping per curve: its axes, its threshold and interval in units of the axis (null outside), how many
+        trials it took, and why nothing more is asked of it."""
+        scale = unit(self.space.axis)
+        rows = []
+        for curve, verdict, reason in zip(self.space.curves, self.verdicts(), self.reasons(), strict=True):
+            ends = {"threshold": verdict.threshold, "low": verdict.low, "high": verdict.high}
+            found = {
+                name: None if x is None else self.space.axis.from_scale(x * scale) for name, x in ends.items()
+            }
+            rows.append({**curve.axes, **found, "trials": verdict.trials, "ended": reason})
+        return rows
 
     def _next(self, n: int) -> list[Trial]:
         """What to run next, as things are."""
