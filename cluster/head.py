@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from cluster.allocation import Allocation
 from cluster.base import Backlog, Demand
@@ -114,6 +115,20 @@ class Head(Site):
             print(error, file=sys.stderr, flush=True)
 
 
+def _started(options: dict[str, object], n_more: int = 2) -> Any:
+    """Ray gives its processes 30 s to start. On a node whose file system is cold the first time takes longer."""
+    import ray
+
+    try:
+        return ray.init(**options)
+    except Exception as error:
+        ray.shutdown()
+        if not n_more or "timed out during startup" not in str(error):
+            raise
+        print(f"starting Ray again: {error}", file=sys.stderr, flush=True)
+        return _started(options, n_more - 1)
+
+
 def _unreachable(state: HeadState) -> str:
     """What is wrong with the address, if anything: Ray takes the loopback where a node has no default route."""
     if state.address is None or not is_loopback(state.address):
@@ -127,18 +142,19 @@ def _ray(scratch: Path, code: Path, own_address: str | None) -> Iterator[str]:
     the driver was at this moment."""
     import ray
 
+    options = {
+        "address": "local",
+        "num_cpus": 0,
+        "num_gpus": 0,
+        "include_dashboard": False,
+        "object_store_memory": OBJECT_STORE_BYTES,
+        "logging_level": logging.ERROR,
+        "log_to_driver": False,
+        "_temp_dir": str(scratch / "r"),
+        **({} if own_address is None else {"_node_ip_address": own_address}),
+    }
     with notices_blocked(), contextlib.chdir(code):
-        context = ray.init(
-            address="local",
-            num_cpus=0,
-            num_gpus=0,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-            _temp_dir=str(scratch / "r"),
-            **({} if own_address is None else {"_node_ip_address": own_address}),
-        )
+        context = _started(options)
     try:
         yield context.address_info["gcs_address"]
     finally:

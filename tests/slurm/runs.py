@@ -241,7 +241,7 @@ class Launched:
     def release_slow(self) -> None:
         Path(f"{self.run}.calls.enough").touch()
 
-    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 90) -> None:
+    def wait_for(self, condition: Callable[[], object], what: str, seconds: float = 240) -> None:
         try:
             wait_for(lambda: bool(condition()), seconds, what)
         except TimeoutError as error:
@@ -258,13 +258,13 @@ class Launched:
 
         self.wait_for(are_held, f"{packs} packs in their middle")
 
-    def wait_for_end(self, seconds: float = 120) -> None:
+    def wait_for_end(self, seconds: float = 300) -> None:
         """Until the newest launch is over, which must have finished."""
         rendezvous, launch = Rendezvous(self.run / "cluster"), self.submission.launch
         self.wait_for(lambda: rendezvous.end(launch), "the end", seconds)
         assert End(launch, "finished") == rendezvous.end(launch)
 
-    def end(self, undisturbed: Path, seconds: float = 120) -> None:
+    def end(self, undisturbed: Path, seconds: float = 300) -> None:
         """Wait for the end, which must be a good one: the rows of an undisturbed run, figures, and no job, no
         process and no secret left."""
         self.wait_for_end(seconds)

@@ -211,7 +211,7 @@ class SlurmCluster:
         self.run("scancel", f"--user={self.user}")
         for node in self.nodes:
             kill(self.processes(SLURMD_NODENAME=node))
-        wait_for(lambda: not self.queue(), 60, "an empty queue")
+        wait_for(lambda: not self.queue(), 180, "an empty queue")
 
     def processes(self, **variables: str) -> list[psutil.Process]:
         """Living processes started with this cluster and these variables in their environment: jobs', clients."""

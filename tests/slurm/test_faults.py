@@ -15,7 +15,7 @@ from runs import APART, Lab, Launched, kill_node, merged, preempt
 
 from orchestrator.run import Run
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 
 def held(lab: Lab, packs: int, **changes: Any) -> Launched:
@@ -38,7 +38,7 @@ def wait_until_lost(launched: Launched, packs: int) -> None:
         head = launched.head()
         return head is not None and head.running <= packs
 
-    launched.wait_for(has_noticed, "the driver to notice", 60)
+    launched.wait_for(has_noticed, "the driver to notice", 180)
     assert {False} == {attempt.is_dead for attempt in launched.attempts()}
 
 
@@ -53,7 +53,7 @@ def test_a_preempted_worker_stores_what_it_has(lab: Lab, trained_run: Path) -> N
     assert worker.node is not None
     in_training = {trial for attempt in launched.attempts() for trial in attempt.active}
     other = preempt(lab.slurm, worker.node)
-    lab.slurm.wait_for_state(other, "RUNNING", 60)
+    lab.slurm.wait_for_state(other, "RUNNING", 180)
     preempted_at = pl.lit(time.time()).mul(1e6).cast(pl.Datetime("us", "UTC"))
 
     assert 0 == launched.stored()
@@ -72,7 +72,7 @@ def test_a_long_trial_is_preempted(lab: Lab, held_run: Path) -> None:
     launched = held(lab, 4)
     lost = launched.unfinished(node="n3")
     other = preempt(lab.slurm, "n3")
-    lab.slurm.wait_for_state(other, "RUNNING", 60)
+    lab.slurm.wait_for_state(other, "RUNNING", 180)
     wait_until_lost(launched, 3)  # one that waited for a machine counts as running
     lab.slurm.run("scancel", other)
     launched.release()
@@ -110,7 +110,7 @@ def wait_for_another_driver(launched: Launched, job_id: str) -> None:
         head = launched.head()
         return head is not None and head.job_id != job_id
 
-    launched.wait_for(is_there, "the next driver", 60)
+    launched.wait_for(is_there, "the next driver", 180)
 
 
 def test_drivers_are_killed_and_cancelled(lab: Lab, held_run: Path) -> None:
@@ -143,7 +143,7 @@ def test_a_driver_is_requeued(lab: Lab, held_run: Path) -> None:
     lost = launched.unfinished()
     (driver,) = launched.jobs("driver", "RUNNING")
     lab.slurm.run("scontrol", "requeue", driver.job_id)
-    launched.wait_for(lambda: [r.restarts for r in launched.records("driver")] == [1], "the driver", 60)
+    launched.wait_for(lambda: [r.restarts for r in launched.records("driver")] == [1], "the driver", 180)
     launched.release()
     launched.end(held_run)
     assert [(driver.job_id, 1)] == [(r.job_id, r.restarts) for r in launched.records("driver")]
@@ -153,11 +153,11 @@ def test_a_driver_is_requeued(lab: Lab, held_run: Path) -> None:
 def test_time_limits_pass(lab: Lab, held_run: Path) -> None:
     """Told some time before, driver and workers let the running trials end and leave; the next driver and the
     workers of the second round go on, and no trial is called twice."""
-    limit = {"time_limit_min": 2}
+    limit = {"time_limit_min": 3}
     launched = held(lab, 4, driver=limit, worker=limit, rounds=2, notice_s=59)
     (driver,) = launched.jobs("driver", "RUNNING")
     log = launched.run / "cluster" / "jobs" / f"{driver.job_id}_0_log.err"
-    launched.wait_for(lambda: "stopping when" in log.read_text(), "SLURM's notice to the driver", 150)
+    launched.wait_for(lambda: "stopping when" in log.read_text(), "SLURM's notice to the driver", 210)
     noticed_at = time.monotonic()
     launched.wait_for(lambda: len(list(lab.scratch.glob("*/n/leave"))) == 2, "its notice to workers", 20)
     time.sleep(max(0, noticed_at + 20 - time.monotonic()))  # longer than Tune would wait for a worker
@@ -180,7 +180,7 @@ def test_preempted_for_good(lab: Lab, held_run: Path) -> None:
     preempted_at = time.time_ns()
     others = [preempt(lab.slurm, worker.node)]
     wait_until_lost(launched, 1)
-    launched.wait_for(lambda: len(launched.jobs("worker", "RUNNING")) == 1, "another worker", 120)
+    launched.wait_for(lambda: len(launched.jobs("worker", "RUNNING")) == 1, "another worker", 360)
     launched.wait_until_held(2, since=preempted_at)
     assert [worker.job_id] != [job.job_id for job in launched.jobs("worker", "RUNNING")]
     lost += Counter(launched.unfinished(since=preempted_at))

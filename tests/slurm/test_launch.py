@@ -18,7 +18,7 @@ from slurm_cluster import wait_for
 
 from orchestrator.run import Run
 
-pytestmark = pytest.mark.slurm
+pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 
 HOSTILE = """it's "$(touch x)" `touch y`; ünï #1/a  run"""
 STRANGER = """\
@@ -272,7 +272,7 @@ def test_more_workers_than_an_array_holds(lab: Lab, held_run: Path) -> None:
     assert 2 == len(launched.submission.workers)
     launched.wait_for(lambda: len(launched.jobs("worker", "RUNNING")) == 6, "six workers")
     launched.wait_for(lambda: launched.stored() == 23, "all trials but one")
-    launched.wait_for(lambda: len(launched.jobs("worker")) == 1, "idle workers to leave", 60)
+    launched.wait_for(lambda: len(launched.jobs("worker")) == 1, "idle workers to leave", 180)
     assert 23 == launched.stored()
     reasons = Counter(record.reason for record in launched.records("worker"))
     assert Counter({"nothing was left for it to do": 5, None: 1}) == reasons
