@@ -151,26 +151,30 @@ class Run:
     def thresholds(self, along: str | None = None, *, at_steps: int | None = None) -> pl.DataFrame:
         """One row per curve; see `orchestrator.thresholds`. `along`: the sweep's `search.along` unless given.
         `at_steps`: the thresholds of a smaller step budget, from the same trials; QueryError if that is not
-        within the budget of every trial."""
+        within the budget of every trial. After a threshold search `search_ended` says why it asks nothing more
+        of a curve; null while it does."""
         from orchestrator.thresholds import thresholds
 
-        axis = self._threshold_axis(along, at_steps)
+        axis, search = self._threshold_axis(along, at_steps), self.search
+        if (
+            not isinstance(search, ThresholdSearch)
+            or axis.name != self.sweep.search.along
+            or at_steps is not None
+        ):
+            with self.store.naming_damage():
+                return thresholds(
+                    self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps
+                ).collect()
+        keys = [a.name for a in self.sweep.axes if a.name not in (axis.name, "seed")]
+        places = [tuple(curve.axes[key] for key in keys) for curve in search.space.curves]
+        ended = dict(zip(places, search.reasons(), strict=True))
+        proven = {place for place, reason in ended.items() if reason == "non-monotone"}
         with self.store.naming_damage():
-            found = thresholds(self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps).collect()
-        is_searched = isinstance(self.search, ThresholdSearch) and axis.name == self.sweep.search.along
-        return self._with_reasons(found) if is_searched and at_steps is None else found
-
-    def _with_reasons(self, found: pl.DataFrame) -> pl.DataFrame:
-        """Adds `search_ended`: why the search asks nothing more of a curve; null while it does."""
-        assert isinstance(self.search, ThresholdSearch)
-        keys = [axis.name for axis in self.sweep.axes if axis.name not in (self.sweep.search.along, "seed")]
-        ended = pl.Series("search_ended", self.search.reasons(), dtype=pl.String)
-        if not keys:
-            return found.with_columns(ended)
-        places = [[curve.axes[key] for key in keys] for curve in self.search.space.curves]
-        schema = {key: found.schema[key] for key in keys}
-        reasons = pl.DataFrame(places, schema=schema, orient="row").with_columns(ended)
-        return found.join(reasons, on=keys, how="left", nulls_equal=True, maintain_order="left")
+            found = thresholds(self.wanted_trials(), self.sweep.axes, axis.name, proven=proven).collect()
+        reasons = (
+            [ended.get(place) for place in found.select(keys).iter_rows()] if keys else [*ended.values()]
+        )
+        return found.with_columns(pl.Series("search_ended", reasons[: found.height], dtype=pl.String))
 
     def scaling(
         self,

@@ -7,7 +7,7 @@ likelihood, `monotone` the test for curves that turn around.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,15 +15,14 @@ import numpy as np
 import polars as pl
 
 from orchestrator.axis import Array, AxisInfo
+from orchestrator.fits import Method, by_posterior, by_profile
 from orchestrator.monotone import Counts, crossings, turning
-from orchestrator.psychometric import STEP, Outcomes, Profile, profile, unit
+from orchestrator.psychometric import STEP, unit
 
 Censored = Literal["above", "below"]
 COUNTS = {"n_hard": "hard", "n_total": "total"}
 """Columns in which thresholds are given as well, and the suffix that says so."""
 FLAG_FAILED_FRACTION = 0.05
-CLEARLY_BETTER = 1.92
-"""Gain in log-likelihood, a likelihood-ratio test at 5 %."""
 CLEAR_TREND = 2.5
 """Standard errors at which a curve's own trend decides its direction."""
 BOUNDS = ("threshold", "low", "high")
@@ -34,7 +33,12 @@ DIRECTIONS: Mapping[str, Literal[1, -1]] = {"data_size": 1, "depth": 1, "width":
 
 
 def thresholds(
-    trials: pl.LazyFrame, axes: Sequence[AxisInfo], along: str, *, at_steps: int | None = None
+    trials: pl.LazyFrame,
+    axes: Sequence[AxisInfo],
+    along: str,
+    *,
+    at_steps: int | None = None,
+    proven: Collection[tuple[object, ...]] | None = None,
 ) -> pl.LazyFrame:
     """One row per curve (every axis but `along` and `seed`), sorted by its axes.
 
@@ -61,17 +65,26 @@ def thresholds(
 
     More data is taken to help. Along other axes solving may also become rarer: a curve follows its own trend
     if that is clear, else that of all curves, else what is known of the axis (DIRECTIONS). `with_outcomes`
-    says which trials count as solved. Raises ValueError if `along` is no numeric axis.
+    says which trials count as solved. `proven`: a search has placed the trials, and these curves (their places on
+    the other axes) it has shown to turn around; intervals are those of the posterior then (`fits` says why).
+    Raises ValueError if `along` is no numeric axis.
     """
     axis = _numeric(axes, along)
     heads, curves = read_curves(trials, axes, along, at_steps=at_steps)
     keys = heads.columns
-    tested = [curve for curve in curves if len(curve.solved)]
-    turned = iter(turning([curve.counts() for curve in tested]))
-    rows = [_row(curve, axis, len(curve.solved) > 0 and next(turned)) for curve in curves]
+    if proven is None:
+        turned, method = _turned_curves(curves), by_profile
+    else:
+        turned, method = [place in proven for place in heads.iter_rows()], by_posterior
+    rows = [_row(curve, axis, turns, method) for curve, turns in zip(curves, turned, strict=True)]
     results = pl.DataFrame(rows, schema=_schema(trials.collect_schema().names()))
     named = results.rename({name: f"{name}_" for name in results.columns if name in keys})
     return pl.concat([heads, named], how="horizontal").lazy()
+
+
+def _turned_curves(curves: Sequence[Curve]) -> list[bool]:
+    verdicts = iter(turning([curve.counts() for curve in curves if len(curve.solved)]))
+    return [len(curve.solved) > 0 and next(verdicts) for curve in curves]
 
 
 def read_curves(
@@ -248,13 +261,13 @@ class Estimate:
         )
 
 
-def _estimate(curve: Curve, turns: bool) -> Estimate:
+def _estimate(curve: Curve, turns: bool, method: Method) -> Estimate:
     reason = _unidentified(curve)
     if reason is not None:
         return Estimate(reason=reason)
     if turns:
         return Estimate(reason="non-monotone", crossings=crossings(curve.counts()))
-    found = _fitted(curve)
+    found = _fitted(curve, method)
     if found.at[0] is not None or curve.is_directed:
         return found
     rate = curve.solved.mean()
@@ -271,35 +284,26 @@ def _unidentified(curve: Curve) -> str | None:
     return "steps" if curve.why_unsolved == "steps" else "no finite size"
 
 
-def _fitted(curve: Curve) -> Estimate:
-    fit = profile(Outcomes(curve.position, curve.solved > 0, curve.seed))
+def _fitted(curve: Curve, method: Method) -> Estimate:
+    fit = method(curve.position, curve.solved, curve.seed)
     first, last = float(curve.position.min()), float(curve.position.max())
-    low, high = fit.interval()
-    low_inside = low if first <= low <= last else None
-    high_inside = high if first <= high <= last else None
-    if _never_half(fit, last):
+    low_inside = fit.low if first <= fit.low <= last else None
+    high_inside = fit.high if first <= fit.high <= last else None
+    if fit.is_never_half:
         return Estimate((None, low_inside, None), reason="lapse")
     # Where half solve at an end of the sizes, the best may lie a step of its grid outside: not beyond them.
     rate_first, rate_last = (float(curve.solved[curve.position == end].mean()) for end in (first, last))
     if fit.best > last + (STEP if rate_last >= 0.5 else 0):
-        bound = last if low > last else low_inside
+        bound = last if fit.low > last else low_inside
         return Estimate((None, bound, None), "above", curve.why_unsolved)
     if fit.best < first - (STEP if rate_first <= 0.5 else 0):
-        return Estimate((None, None, first if high < first else high_inside), "below")
+        return Estimate((None, None, first if fit.high < first else high_inside), "below")
     threshold = min(max(fit.best, first), last)
     return Estimate((threshold, low_inside, high_inside), width=fit.width, lapse=fit.lapse)
 
 
-def _never_half(fit: Profile, last: float) -> bool:
-    """Whether a curve that never reaches 0.5 is the best one, and clearly better than all that reach it
-    beyond the tested values, which few trials can't tell from it.
-    """
-    inside, beyond = fit.loglik[fit.t <= last], fit.loglik[fit.t > last]
-    return bool(fit.loglik_without > max(inside.max(), beyond.max() + CLEARLY_BETTER))
-
-
-def _row(curve: Curve, axis: AxisInfo, turns: bool) -> dict[str, object]:
-    found = _estimate(curve, turns)
+def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str, object]:
+    found = _estimate(curve, turns, method)
     found, position = (found.mirrored(), -curve.position) if curve.sign < 0 else (found, curve.position)
     scale = unit(axis)
 

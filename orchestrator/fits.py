@@ -1,0 +1,62 @@
+"""The threshold of one curve, by the profile likelihood or by the posterior.
+
+A grid's trials are placed beforehand, and the profile's interval is right for them. A search stops on what it has
+seen, and places nearly all trials by the threshold, where the profile's interval is too narrow: it takes one width
+and lapse for granted at every threshold (tests/benchmarks/coverage.py prints both).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.axis import Array
+from orchestrator.posterior import Outcome, Posterior, tables
+from orchestrator.psychometric import Outcomes, Profile, profile
+
+CLEARLY_BETTER = 1.92
+"""Gain in log-likelihood, a likelihood-ratio test at 5 %."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Along positions on which solving becomes more likely. Ends are infinite, or nan, where they are not known."""
+
+    best: float
+    low: float
+    high: float
+    is_never_half: bool
+    """p most likely never reaches 0.5."""
+    width: float
+    lapse: float
+
+
+Method = Callable[[Array, Array, Array], Fit]
+"""From the positions `[N]`, outcomes `[N]` (0 or 1) and seeds `[N]` of a curve's trials."""
+
+
+def by_profile(position: Array, solved: Array, seed: Array) -> Fit:
+    """For trials that were placed beforehand."""
+    fit = profile(Outcomes(position, solved > 0, seed))
+    low, high = fit.interval()
+    return Fit(fit.best, low, high, _is_never_half(fit, float(position.max())), fit.width, fit.lapse)
+
+
+def _is_never_half(fit: Profile, last: float) -> bool:
+    """Whether a curve that never reaches 0.5 is the best one, and clearly better than all that reach it
+    beyond the tested values, which few trials can't tell from it.
+    """
+    inside, beyond = fit.loglik[fit.t <= last], fit.loglik[fit.t > last]
+    return bool(fit.loglik_without > max(inside.max(), beyond.max() + CLEARLY_BETTER))
+
+
+def by_posterior(position: Array, solved: Array, seed: Array) -> Fit:
+    """For trials that a search has placed: median and equal-tailed interval."""
+    trials = zip(position.tolist(), (solved > 0).tolist(), seed.tolist(), strict=True)
+    outcomes = [Outcome(at, is_solved, label) for at, is_solved, label in trials]
+    belief = Posterior.of(tables(float(position.min()), float(position.max())), outcomes).belief()
+    low, high = belief.interval()
+    best, never = belief.quantile(0.5), sum(belief.never)
+    is_never_half = never > 0.5 and never > 1 - never - belief.below(float(position.max()))
+    return Fit(math.inf if is_never_half else best, low, high, is_never_half, belief.width, belief.lapse)
