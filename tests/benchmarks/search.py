@@ -113,6 +113,8 @@ def ratio(scored: list[Scored], search: Scored) -> str:
     low, middle, high = (needed(scored, max(search.error + by * search.noise, 1e-4)) for by in (1, 0, -1))
     if math.isinf(middle):
         return f"> {scored[-1].trials / search.trials:4.1f}"
+    if middle <= scored[0].trials:
+        return f"< {scored[0].trials / search.trials:4.1f}"
     return f"{middle / search.trials:4.1f} [{low / search.trials:.1f}, {high / search.trials:.1f}]"
 
 
@@ -150,7 +152,7 @@ def by_peer(
         Scored(
             n, np.array([abs(estimated(run[:n]) - _truth(c)) for run, c in zip(runs, curves, strict=True)])
         )
-        for n in sorted({int(trials * share) for share in (1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)})
+        for n in sorted({int(trials * share) for share in (1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 1)})
     ]
 
 
