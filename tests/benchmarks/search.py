@@ -141,7 +141,10 @@ def by_peer(
     asked = {"peer": peer, "low": LOW, "high": HIGH, "trials": trials, "seed": 1, "limit_s": limit_s}
     asked["curves"] = [curve.solving(FINE, 0.0).tolist() for curve in curves]
     command = [python, Path(__file__).with_name("peers.py")]
-    done = subprocess.run(command, input=json.dumps(asked), capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:  # aepsych writes a log where it runs
+        done = subprocess.run(
+            command, input=json.dumps(asked), capture_output=True, text=True, check=False, cwd=folder
+        )
     if done.returncode:
         return (done.stderr.strip().splitlines() or ["failed"])[-1]
     runs = [[Outcome(u, y, i) for i, (u, y) in enumerate(run)] for run in json.loads(done.stdout)]
