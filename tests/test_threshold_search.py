@@ -161,8 +161,8 @@ def test_what_a_launch_would_do(lab: Lab) -> None:
     """About how many trials there will be; nothing is written."""
     sweep = load_sweep(lab.write())
     text = describe(sweep, lab.run_dir, reconcile(sweep, lab.run_dir, Inline())).splitlines()
-    assert "wanted   about 105 trials (0 of 3 curves are done)" == text[4]
-    assert text[-1].startswith("to run   about 105 trials in ")
+    assert "wanted   about 159 trials (0 of 3 curves are done)" == text[4]
+    assert text[-1].startswith("to run   about 159 trials in ")
     assert not lab.run_dir.exists()
 
 

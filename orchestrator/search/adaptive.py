@@ -22,6 +22,8 @@ from orchestrator.trial import Ending, Trial
 
 BEFORE = 8
 """Trials that find out where the threshold is, before the others can stand near it."""
+UNKNOWN = 1.7
+"""Trials near the threshold, for each that would do if width and lapse were known."""
 CONTROLS = 1
 CONTROLS_IN_DOUBT = 3
 """Where nothing solves, the control says whether more data would help."""
@@ -211,7 +213,7 @@ def typical_trials(rules: Rules) -> int:
     """About what a curve takes whose logistic scale is 0.3 units; tests/benchmarks/search.py prints how many curves
     of several scales take."""
     at_threshold = (2 * 1.96 * 2 * 0.3 / rules.precision) ** 2  # the information of a trial where p = 0.5
-    return min(rules.max_trials, ceil((at_threshold + BEFORE) / (1 - rules.audit)))
+    return min(rules.max_trials, ceil((UNKNOWN * at_threshold + BEFORE) / (1 - rules.audit)))
 
 
 def rules(space: Space, settings: Settings) -> Rules:
