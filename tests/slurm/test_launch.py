@@ -16,6 +16,7 @@ import pytest
 from runs import HELD, Lab, Launched, command, without_numbers
 from slurm_cluster import wait_for
 
+from cluster.rendezvous import Rendezvous
 from orchestrator.run import Run
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
@@ -77,7 +78,7 @@ class TestAtWork:
 
     def test_it_goes_on_without_the_shell(self, at_work: Launched) -> None:
         """Launch has returned while the sweep has not ended, and nothing on the login node is left of it."""
-        assert not (at_work.run / "cluster" / "end.json").exists()
+        assert None is Rendezvous(at_work.run / "cluster").end(1)
         assert [] == [p for p in at_work.lab.processes() if "orchestrator.cli" in p.cmdline()]
         assert 1 == len(at_work.jobs("driver", "RUNNING"))
         assert 2 == len(at_work.jobs("worker", "RUNNING"))
