@@ -1,6 +1,6 @@
 """One sweep on a real SLURM of four nodes under random faults: is every trial there once, with the right rows?
 
-    python tests/benchmarks/chaos.py [--minutes 10] [--trials 600] [--seed 0] [--keep FOLDER]
+    python tests/benchmarks/chaos.py [--minutes 10] [--every 16] [--trials 600] [--seed 0] [--keep FOLDER]
 
 Kills (SIGKILL) drivers, workers, packs' processes, parts of Ray and whole nodes with their slurmd; cancels
 drivers and workers; preempts nodes. Only what hits something of the run is counted. Then lets the sweep finish,
@@ -53,8 +53,6 @@ partition: low
 worker: {cpus: 1, memory_gb: 1, time_limit_min: 60, max: 4}
 driver: {cpus: 1, memory_gb: 1, time_limit_min: 60}
 """
-PAUSE_S = (8.0, 25.0)
-"""Between two faults."""
 PATIENCE_S = 1800.0
 """To finish, once the faults are over."""
 
@@ -167,7 +165,7 @@ def orchestrator(*arguments: str | Path, environ: dict[str, str] | None = None) 
     subprocess.run(command, check=True, env=os.environ | (environ or {}))
 
 
-def disturbed(slurm: SlurmCluster, folder: Path, minutes: float, seed: int) -> Counter[str]:
+def disturbed(slurm: SlurmCluster, folder: Path, minutes: float, every_s: float, seed: int) -> Counter[str]:
     """Launch, hurt for so many minutes (or until it is finished), wait until it is finished."""
     run = folder / "run"
     environ = slurm.env() | {"XDG_CACHE_HOME": str(folder / "cache")}
@@ -177,7 +175,7 @@ def disturbed(slurm: SlurmCluster, folder: Path, minutes: float, seed: int) -> C
     chaos = Chaos(slurm, run, random.Random(seed))
     began = time.monotonic()
     while time.monotonic() - began < 60 * minutes and not is_over(run):
-        time.sleep(chaos.random.uniform(*PAUSE_S))
+        time.sleep(every_s * chaos.random.uniform(0.5, 1.5))
         chaos.inject_one()
     early = "the sweep is finished" if is_over(run) else "no more faults"
     print(f"  {time.strftime('%X')} {early}; {n_stored(run)} trials stored", flush=True)
@@ -217,6 +215,7 @@ def same(a: pl.DataFrame, b: pl.DataFrame, trial_id: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=10.0)
+    parser.add_argument("--every", type=float, default=16.0, help="seconds between two faults, on average")
     parser.add_argument("--trials", type=int, default=600)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
@@ -226,7 +225,7 @@ def main() -> None:
     folder.mkdir(exist_ok=True)
     (folder / "sweep.yaml").write_text(SWEEP.format(steps=options.steps, seeds=options.trials // 6))
     with SlurmCluster.running() as slurm:
-        injected = disturbed(slurm, folder, options.minutes, options.seed)
+        injected = disturbed(slurm, folder, options.minutes, options.every, options.seed)
     orchestrator(
         "launch", folder / "sweep.yaml", "-q", "--cluster", "inline", "--run-dir", folder / "undisturbed"
     )
