@@ -20,8 +20,8 @@ from trainers.base import STREAMS
 MAX_VALUES = 10_000
 DATA_SIZE = "data_size"
 SEED = "seed"
-_RangeName = Literal["log2", "log10", "linear"]
-_RANGES: tuple[_RangeName, ...] = ("log2", "log10", "linear")
+RangeName = Literal["log2", "log10", "linear"]
+RANGES: tuple[RangeName, ...] = ("log2", "log10", "linear")
 CONFIG_KEYS = ("trainer", "trainer_version", "solved", "stop")
 """What every config has beside its seeds and sections."""
 ROW_COLUMNS = (
@@ -42,19 +42,19 @@ ROW_COLUMNS = (
 """Columns that every trial's row has, so that no axis can have their names."""
 
 
-class _Range(BaseModel):
+class Ends(BaseModel):
+    """A range whose values nobody counts: `{log10: [-4, -2]}`, where anything between the ends may be tried."""
+
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
-    points: int = Field(ge=2, le=MAX_VALUES, description="Number of values, both ends included.")
-
     @model_validator(mode="after")
-    def _has_values(self) -> _Range:
-        name = next(name for name in _RANGES if name in type(self).model_fields)
+    def _has_values(self) -> Ends:
+        name = next(name for name in RANGES if name in type(self).model_fields)
         low, high = getattr(self, name)
         if not low < high:
             raise ValueError(f"{name} needs the smaller end first, not {shown([low, high])}")
         try:
-            is_finite = math.isfinite(_value(name, low)) and math.isfinite(_value(name, high))
+            is_finite = math.isfinite(range_value(name, low)) and math.isfinite(range_value(name, high))
         except OverflowError:
             is_finite = False
         if not is_finite:
@@ -62,25 +62,41 @@ class _Range(BaseModel):
         return self
 
 
-class Log2Range(_Range):
-    """Evenly spaced exponents of 2: `{log2: [6, 18], points: 25}`."""
+class _Points(BaseModel):
+    points: int = Field(ge=2, le=MAX_VALUES, description="Number of values, both ends included.")
+
+
+class Log2Ends(Ends):
+    """Any value between two powers of 2: `{log2: [3, 7]}`."""
 
     log2: tuple[float, float] = Field(description="Exponents of the smallest and the largest value.")
 
 
-class Log10Range(_Range):
-    """Evenly spaced exponents of 10: `{log10: [-4, -2], points: 9}`."""
+class Log10Ends(Ends):
+    """Any value between two powers of 10: `{log10: [-4, -2]}`."""
 
     log10: tuple[float, float] = Field(description="Exponents of the smallest and the largest value.")
 
 
-class LinearRange(_Range):
-    """Evenly spaced values: `{linear: [0, 0.5], points: 11}`."""
+class LinearEnds(Ends):
+    """Any value between two: `{linear: [0, 0.5]}`."""
 
     linear: tuple[float, float] = Field(description="Smallest and largest value.")
 
 
-_RANGE_MODELS: Mapping[str, type[_Range]] = {"log2": Log2Range, "log10": Log10Range, "linear": LinearRange}
+class Log2Range(Log2Ends, _Points):
+    """Evenly spaced exponents of 2: `{log2: [6, 18], points: 25}`."""
+
+
+class Log10Range(Log10Ends, _Points):
+    """Evenly spaced exponents of 10: `{log10: [-4, -2], points: 9}`."""
+
+
+class LinearRange(LinearEnds, _Points):
+    """Evenly spaced values: `{linear: [0, 0.5], points: 11}`."""
+
+
+_RANGE_MODELS: Mapping[str, type[Ends]] = {"log2": Log2Range, "log10": Log10Range, "linear": LinearRange}
 AxisSpec = list[Any] | Log2Range | Log10Range | LinearRange | int
 """What may stand below an axis name; the whole number is for `seed` only."""
 
@@ -101,6 +117,8 @@ class Axis:
     """The type of its column."""
     key: str = field(compare=False)
     """Its name as the file spells it."""
+    home: str = "axes"
+    """Where in the file it stands: `axes` or `tuned`."""
 
     @cached_property
     def column(self) -> tuple[Any, ...]:
@@ -140,10 +158,10 @@ class AxisReader:
         result = AxesRead()
         spelled: dict[KeyPath, str] = {}
         for key, spec in specs.items():
-            found = self._name_and_path(key)
+            found = self.name_and_path(key)
             if isinstance(found, Fault):
                 result.faults.append(found)
-                meant = self._name_and_path(found.nearest) if found.nearest else found
+                meant = self.name_and_path(found.nearest) if found.nearest else found
                 result.broken += [] if isinstance(meant, Fault) else [meant[1]]
                 continue
             taken = [other for path, other in spelled.items() if overlap(path, found[1])]
@@ -163,17 +181,20 @@ class AxisReader:
         return result
 
     def _axis(self, key: str, name: str, path: KeyPath, spec: Any) -> Axis | list[Fault]:
-        is_whole = name == DATA_SIZE or _bases(self._type(path)) == {int}
-        values, faults = _spelled_out(name, spec, is_whole)
-        dtype = self._dtype(path, values)
-        faults = faults or [*_repeated(values), *self._unsuitable(path, values)]
+        values, faults = _spelled_out(name, spec, self.is_whole(name, path))
+        dtype = self.dtype_of(path, values)
+        faults = faults or [*repeated(values), *self.unsuitable(path, values)]
         if faults:
             return [fault.below(key) for fault in faults]
         return Axis(name, path, spec, tuple(values), _scale(path, name, spec, dtype), dtype, key)
 
+    def is_whole(self, name: str, path: KeyPath) -> bool:
+        """Whether the field takes nothing but whole numbers."""
+        return name == DATA_SIZE or _bases(self._type(path)) == {int}
+
     def canonical_name(self, key: str) -> str:
         """The short name of a field that has one; any other name as it is."""
-        found = self._name_and_path(key)
+        found = self.name_and_path(key)
         return key if isinstance(found, Fault) else found[0]
 
     def _type(self, path: KeyPath) -> Any | None:
@@ -181,7 +202,8 @@ class AxisReader:
             return int if len(path) == 2 and path[1] in STREAMS else None
         return type_at(self._sections.get(str(path[0])), path[1:]) if len(path) > 1 else None
 
-    def _name_and_path(self, key: str) -> tuple[str, KeyPath] | Fault:
+    def name_and_path(self, key: str) -> tuple[str, KeyPath] | Fault:
+        """The field that a name in the file stands for."""
         path: KeyPath = tuple(key.split("."))
         if key == SEED:
             return SEED, (SEED,)
@@ -212,8 +234,8 @@ class AxisReader:
         allowed = ", ".join(below or [*self._short, SEED, "or a dotted field such as seeds.init"])
         return Fault((key,), "unknown axis", allowed, nearest(key, [*self._short, SEED, *dotted]))
 
-    def _dtype(self, path: KeyPath, values: list[Any]) -> pl.DataType:
-        """From the field, so that no value ever changes it; for a user's function from the values."""
+    def dtype_of(self, path: KeyPath, values: list[Any]) -> pl.DataType:
+        """Of a column: from the field, so that no value ever changes it; for a user's function from the values."""
         if path[0] in (SEED, "seeds"):
             return pl.Int64()
         bases = _bases(self._type(path)) if self._sections else {_base(v) for v in values if v is not None}
@@ -223,17 +245,17 @@ class AxisReader:
             return pl.Float64() if float in bases else pl.Int64()
         return pl.Boolean() if bases == {bool} else pl.String()
 
-    def _unsuitable(self, path: KeyPath, values: list[Any]) -> list[Fault]:
+    def unsuitable(self, path: KeyPath, values: list[Any]) -> list[Fault]:
         """Values that the axis' column cannot hold. (What the field itself refuses, its section finds.)"""
         if path[0] in (SEED, "seeds"):
             wrong = [i for i, value in enumerate(values) if type(value) is not int or value < 0]
-            return [Fault((i,), *_not_allowed(values[i], "a whole number, 0 or more")) for i in wrong]
+            return [Fault((i,), *not_allowed(values[i], "a whole number, 0 or more")) for i in wrong]
         bases = _bases(self._type(path))
-        if str not in bases or not self._dtype(path, values).is_numeric():
+        if str not in bases or not self.dtype_of(path, values).is_numeric():
             return []
         allowed = "numbers only, on an axis; text has its place in the section, in another sweep"
         texts = [i for i, value in enumerate(values) if isinstance(value, str)]
-        return [Fault((i,), *_not_allowed(values[i], allowed)) for i in texts]
+        return [Fault((i,), *not_allowed(values[i], allowed)) for i in texts]
 
 
 def column_value(value: Any, dtype: pl.DataType) -> Any:
@@ -267,7 +289,7 @@ def _scale(path: KeyPath, name: str, spec: Any, dtype: pl.DataType) -> Scale:
     if path[0] in (SEED, "seeds") or not dtype.is_numeric():
         return "category"
     if isinstance(spec, dict):
-        return _range_name(spec) or "category"
+        return range_name(spec) or "category"
     return "log2" if name == DATA_SIZE else "linear"
 
 
@@ -275,15 +297,15 @@ def _spelled_out(name: str, spec: Any, is_whole: bool) -> tuple[list[Any], list[
     """The values that a spec stands for."""
     if name == SEED and type(spec) is int:
         wrong = not 1 <= spec <= MAX_VALUES
-        return list(range(0 if wrong else spec)), [Fault((), *_not_allowed(spec, _SEEDS))] if wrong else []
+        return list(range(0 if wrong else spec)), [Fault((), *not_allowed(spec, _SEEDS))] if wrong else []
     if isinstance(spec, list):
         return spec, [] if spec else [Fault((), "has no values", "one or more")]
     if not isinstance(spec, dict):
-        return [], [Fault((), *_not_allowed(spec, _SEEDS if name == SEED else _VALUES))]
-    kind = _range_name(spec)
+        return [], [Fault((), *not_allowed(spec, _SEEDS if name == SEED else _VALUES))]
+    kind = range_name(spec)
     if kind is None:
-        near = next((near for key in spec if (near := nearest(key, _RANGES))), None)
-        return [], [Fault((), *_not_allowed(spec, _VALUES), near)]
+        near = next((near for key in spec if (near := nearest(key, RANGES))), None)
+        return [], [Fault((), *not_allowed(spec, _VALUES), near)]
     chosen, faults = check(_RANGE_MODELS[kind], spec)
     if faults:
         return [], faults
@@ -295,26 +317,30 @@ _VALUES = "a list, or {log2: [6, 18], points: 25} (or log10, linear)"
 _SEEDS = f"a list of whole numbers, or how many seeds (1 to {MAX_VALUES:,})"
 
 
-def _not_allowed(value: object, allowed: str) -> tuple[str, str]:
+def not_allowed(value: object, allowed: str) -> tuple[str, str]:
+    """A fault's message and what would be right."""
     return f"{shown(value)} is not allowed", allowed
 
 
-def _range_name(spec: Mapping[str, Any]) -> _RangeName | None:
-    named = [name for name in _RANGES if name in spec]
+def range_name(spec: Mapping[str, Any]) -> RangeName | None:
+    """The scale of a range; None if it has none, or several."""
+    named = [name for name in RANGES if name in spec]
     return named[0] if len(named) == 1 else None
 
 
 def _spaced(kind: str, low: float, high: float, points: int, is_whole: bool) -> list[Any]:
     """The values of a range, both ends included; whole ones are rounded and given once."""
-    values = [_value(kind, low + (high - low) * i / (points - 1)) for i in range(points)]
+    values = [range_value(kind, low + (high - low) * i / (points - 1)) for i in range(points)]
     return list(dict.fromkeys(round(value) for value in values)) if is_whole else values
 
 
-def _value(kind: str, position: float) -> float:
+def range_value(kind: str, position: float) -> float:
+    """The value at an exponent (or at a value itself, on a linear scale)."""
     return float({"log2": 2.0, "log10": 10.0}[kind] ** position if kind != "linear" else position)
 
 
-def _repeated(values: list[Any]) -> list[Fault]:
+def repeated(values: list[Any]) -> list[Fault]:
+    """Values that are there already, each at its place."""
     seen: set[str] = set()
     faults = []
     for index, value in enumerate(values):

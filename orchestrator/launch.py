@@ -28,11 +28,11 @@ from orchestrator.provenance import code_version, record_launch
 from orchestrator.publish import replace
 from orchestrator.reconcile import Packing, packing
 from orchestrator.run_dir import make_ready, write_sweep
-from orchestrator.search.adaptive import ThresholdSearch
+from orchestrator.search.grid import Grid
 from orchestrator.snapshot import load_snapshot, python_path, take_snapshot
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
-from orchestrator.wanted import search_of
+from orchestrator.wanted import search_of, summary
 from orchestrator.worker import WorkOrder
 from trainers.base import Resources
 
@@ -120,7 +120,7 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
         run_dir=store.path,
         trainer=sweep.trainer_name,
         import_paths=sweep.import_paths,
-        axis_paths={name: sweep.axis_path(name) for name in sweep.axis_dtypes},
+        axis_paths={name: path for name, (_, path) in sweep.place_columns.items()},
         epoch=store.next_epoch(),
         resources=resources,
         trials_schema=schemas[0],
@@ -132,9 +132,9 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
 
 
 def _write_search(store: Store, driver: Driver) -> None:
-    """What a threshold search has come to, for people and programs without this one."""
-    if isinstance(driver.search, ThresholdSearch) and driver.failure is None:
-        replace(store.path / "search.json", json.dumps(driver.search.summary(), indent=1).encode())
+    """What a search has come to that decides as it goes, for people and programs without this one."""
+    if not isinstance(driver.search, Grid) and driver.failure is None:
+        replace(store.path / "search.json", json.dumps(summary(driver.search), indent=1).encode())
 
 
 def _run(

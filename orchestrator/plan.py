@@ -13,11 +13,11 @@ import polars as pl
 from orchestrator.axes_spec import SEED
 from orchestrator.errors import KeyPath
 from orchestrator.phase_rules import phase_faults
-from orchestrator.section import Fault, nearest
+from orchestrator.section import Fault, nearest, shown
 from orchestrator.sections import Cell, Sections, where_it_fails
 from orchestrator.theory import overlay_faults
 from orchestrator.trial import Trial
-from trainers.base import STREAMS
+from trainers.base import STREAMS, Trainer
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
@@ -55,7 +55,9 @@ class CellPlanner:
         self.sweep = sweep
         self.axes = [axis for axis in sweep.varied if axis.name != SEED]
         self.seeds = [seed for axis in sweep.varied if axis.name == SEED for seed in axis.values]
-        self.sections = Sections(sweep.kinds, sweep.sections, self.axes)
+        tuned = sweep.tuned
+        base = sweep.sections if tuned is None else tuned.on_sections(sweep.sections)
+        self.sections = Sections(sweep.kinds, base, self.axes)
         self._trainer = None if sweep.is_function else sweep.trainer
         self._metrics: dict[str, None] | None = None if self._trainer is None else {}
         self._found: dict[tuple[KeyPath, str], tuple[Fault, list[Cell]]] = {}
@@ -99,15 +101,16 @@ class CellPlanner:
         return {axis.name: axis.column[i] for axis, i in zip(self.axes, cell, strict=True)}
 
     def config(self, cell: Cell) -> dict[str, Any]:
-        """A cell's config; its first seed stands for all."""
+        """A cell's config; its first seed stands for all, and nominal values for what is tuned."""
         values = [(axis, axis.values[i]) for axis, i in zip(self.axes, cell, strict=True)]
+        tuned = {} if self.sweep.tuned is None else self.sweep.tuned.nominal
         return {
             "trainer": self.sweep.trainer_name,
             "trainer_version": self.sweep.trainer_version,
             "solved": None if self.sweep.solved is None else self.sweep.solved.model_dump(exclude_none=True),
             "stop": self.sweep.stop,
             **self.sections.at(cell),
-            **({axis.name: value for axis, value in values} if self.sweep.is_function else {}),
+            **({axis.name: value for axis, value in values} | tuned if self.sweep.is_function else {}),
             **_seeded(self.seeds[0], self._streams(cell)),
         }
 
@@ -148,8 +151,16 @@ class CellPlanner:
         """
         if self._trainer is None:
             return None
-        for problem in self._trainer.problems(config):
-            self._note(Fault(self._in_file(problem.path), problem.message), cell)
+        self._note_problems(self._trainer, config, cell)
+        reason = self._trainer.impossible(config)
+        for tuned, value, variant in [] if self.sweep.tuned is None else self.sweep.tuned.variants(config):
+            self._note_problems(self._trainer, variant, cell)
+            other = self._trainer.impossible(variant)
+            if (other is None) != (reason is None):
+                message = (
+                    f"decides which cells exist (with {shown(value)}: {other or reason}); it can't be tuned"
+                )
+                self._note(Fault(("tuned", tuned.key), message), cell)
         solved, metrics = self.sweep.solved, self._trainer.metrics(config)
         self._metrics = (self._metrics or {}) | dict.fromkeys(metrics)
         if solved is not None and metrics and solved.metric not in metrics:
@@ -157,15 +168,21 @@ class CellPlanner:
             self._note(
                 Fault(("solved", "metric"), f"{solved.metric!r} is no metric of this task", *hints), cell
             )
-        return self._trainer.impossible(config)
+        return reason
+
+    def _note_problems(self, trainer: Trainer, config: Mapping[str, Any], cell: Cell) -> None:
+        for problem in trainer.problems(config):
+            self._note(Fault(self._in_file(problem.path), problem.message), cell)
 
     def _note(self, fault: Fault, cell: Cell) -> None:
         self._found.setdefault((fault.path, fault.message), (fault, []))[1].append(cell)
 
     def _in_file(self, path: KeyPath) -> KeyPath:
-        """Where the author set the field: in its section, or with an axis."""
-        keys = [axis.key for axis in self.axes if axis.path == path]
-        return ("axes", keys[0]) if keys else path
+        """Where the author set the field: in its section, with an axis, or among what is tuned."""
+        tuned = () if self.sweep.tuned is None else self.sweep.tuned.fields
+        places = [("axes", axis.key) for axis in self.axes if axis.path == path]
+        places += [("tuned", field.key) for field in tuned if field.path == path]
+        return places[0] if places else path
 
 
 def _seeded(seed: int, streams: Mapping[str, int]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ CPU_PACK_SIZE = 16
 GPU_PACK_SIZE = 512
 FUNCTION_PACK_SIZE = 64
 ROUNDS = 8
-"""Packs of a threshold search for each that runs at once: what one tells decides about the next."""
+"""Packs of a search for each that runs at once, where what one tells decides about the next."""
 PACKS_PER_PLACE = 4
 """At least so many for each pack that runs at once, where there are trials enough."""
 
@@ -43,7 +43,7 @@ def packing(sweep: Sweep, cluster: Places) -> Packing:
     if sweep.pack.size is not None:
         return Packing(demand, sweep.pack.size)
     largest = FUNCTION_PACK_SIZE if not sweep.trainer.fuses else GPU_PACK_SIZE if gpus else CPU_PACK_SIZE
-    n_rounds = ROUNDS if sweep.search.kind == "threshold" else PACKS_PER_PLACE
+    n_rounds = ROUNDS if _decides_as_it_goes(sweep) else PACKS_PER_PLACE
     shared = search_of(sweep).progress().expected // (n_rounds * places)
     return Packing(demand, max(1, min(largest, shared)))
 
@@ -70,12 +70,17 @@ def reconcile(sweep: Sweep, run_dir: Path, cluster: Places, *, retry_failed: boo
     search = search_of(sweep, Store(run_dir) if stored else None, stored)
     statuses = {trial_id: ending.status for trial_id, ending in stored.items() if search.knows(trial_id)}
     size, progress, plan = packing(sweep, cluster).size, search.progress(), sweep.plan()
-    if sweep.search.kind == "threshold":
+    if _decides_as_it_goes(sweep):
         n_to_run = 0 if search.is_finished else max(1, progress.expected - len(statuses))
         return Reconciliation(plan, statuses, progress, n_to_run, ceil(n_to_run / size), size)
     to_run = [trial for trial in plan.trials if trial.trial_id not in statuses]
     packs = make_packs(to_run, lambda trial: sweep.trainer.shape(trial.config), size)
     return Reconciliation(plan, statuses, progress, len(to_run), len(packs), size)
+
+
+def _decides_as_it_goes(sweep: Sweep) -> bool:
+    """Whether what is wanted depends on what has come out."""
+    return sweep.search.kind == "threshold" or sweep.tuned is not None
 
 
 def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
@@ -84,6 +89,11 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
     lines = [f"{sweep.name}: {sweep.question}" if sweep.question else sweep.name]
     lines += [f"  {axis.name}: {_values(axis.values)}" for axis in sweep.axes]
     lines.append(f"wanted   {_wanted(found.progress)}")
+    if sweep.tuned is not None:
+        names = ", ".join(field.name for field in sweep.tuned.fields)
+        lines.append(
+            f"         among them {sweep.tuned.trials} of each curve that tune {names}{_where(sweep)}"
+        )
     if plan.impossible:
         reasons = Counter(reason for _, reason in plan.impossible)
         lines.append(f"dropped  {len(plan.impossible)} cells that cannot exist")
@@ -104,6 +114,13 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
     if budget:
         lines.append(f"         at most {about}{budget:,} trial-steps")
     return "\n".join(lines)
+
+
+def _where(sweep: Sweep) -> str:
+    """Where on the searched axis settings are tuned."""
+    if sweep.tuned is None or sweep.tuned.at is None:
+        return ""
+    return f", at {sweep.search.along} = {sweep.tuned.at:g}"
 
 
 def _wanted(progress: Progress) -> str:

@@ -13,7 +13,7 @@ Reading never imports a user's trainer and never writes, but for the figure that
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,12 +27,11 @@ from orchestrator.evaluations import Moment, check_moment
 from orchestrator.packs import open_packs
 from orchestrator.phase_rules import Rules, checked_rules
 from orchestrator.schema import CURVE
-from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
-from orchestrator.wanted import search_of, wanted_rows
+from orchestrator.wanted import search_of, threshold_search, wanted_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -90,7 +89,7 @@ class Run:
         return self.store.scan("trials").pipe(fill_axes, self.sweep)
 
     def wanted_trials(self) -> pl.LazyFrame:
-        """The stored trials that the sweep, as launched last, asks for."""
+        """The stored trials that the sweep, as launched last, asks for, without those that only tune settings."""
         return wanted_rows(self.search, self.sweep, self.trials())
 
     def curves(self) -> pl.LazyFrame:
@@ -155,12 +154,8 @@ class Run:
         of a curve; null while it does."""
         from orchestrator.thresholds import thresholds
 
-        axis, search = self._threshold_axis(along, at_steps), self.search
-        if (
-            not isinstance(search, ThresholdSearch)
-            or axis.name != self.sweep.search.along
-            or at_steps is not None
-        ):
+        axis, search = self._threshold_axis(along, at_steps), threshold_search(self.search)
+        if search is None or axis.name != self.sweep.search.along or at_steps is not None:
             with self.store.naming_damage():
                 return thresholds(
                     self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps
@@ -218,12 +213,17 @@ class Run:
             self._check_budget(at_steps, axis)
         return axis
 
+    def _configs(self) -> Iterator[Mapping[str, Any]]:
+        """Of the plan's trials, with every setting that may be tuned."""
+        for trial in self.plan.trials:
+            yield trial.config
+            if self.sweep.tuned is not None:
+                yield from (config for _, _, config in self.sweep.tuned.variants(trial.config))
+
     def _check_budget(self, at_steps: int, along: AxisInfo) -> None:
         """A smaller budget may be another run, and beyond a trial's budget its outcome is unknown: QueryError."""
         trainer = self.sweep.trainer
-        differs = next(
-            filter(None, (trainer.why_budget_matters(trial.config) for trial in self.plan.trials)), None
-        )
+        differs = next(filter(None, map(trainer.why_budget_matters, self._configs())), None)
         if differs is not None:
             raise QueryError(f"--at-steps cannot be answered from these trials: {differs}")
         if along.name == "train.steps":
@@ -349,11 +349,12 @@ class Run:
 
 
 def fill_axes(trials: pl.LazyFrame, sweep: Sweep) -> pl.LazyFrame:
-    """Axes that a row's file does not know (the sweep has gained them since), from the row's config."""
+    """Axes that a row's file does not know (the sweep has gained them since), from the row's config; likewise what
+    is tuned."""
     present = trials.collect_schema()
     values: list[Any] = []
-    for name, dtype in sweep.axis_dtypes.items():
-        path = "$" + "".join(f'["{part}"]' for part in sweep.axis_path(name))
+    for name, (dtype, keys) in sweep.place_columns.items():
+        path = "$" + "".join(f'["{part}"]' for part in keys)
         from_config = (
             pl.col("config")
             .str.json_path_match(path)

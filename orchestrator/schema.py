@@ -49,7 +49,8 @@ def trials_schema(sweep: Sweep, trials: Iterable[Trial]) -> pl.Schema:
     for config in _one_of_each_shape(sweep, trials):
         columns |= sweep.trainer.columns(config)
     declared = {name: _TYPES[kind] for name, kind in columns.items()}
-    return pl.Schema({**IDENTITY, **sweep.axis_dtypes, **RESULT, **declared, **PROVENANCE})
+    places = {name: dtype for name, (dtype, _) in sweep.place_columns.items()}
+    return pl.Schema({**IDENTITY, **places, **RESULT, **declared, **PROVENANCE})
 
 
 def curves_schema(sweep: Sweep, trials: Iterable[Trial]) -> pl.Schema:

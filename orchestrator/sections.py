@@ -86,12 +86,12 @@ class Sections:
             if fault.path[: len(axis.path)] == axis.path:
                 rest = fault.path[len(axis.path) :]
                 place = (i, *rest) if isinstance(axis.spec, list) else ()
-                return Fault(("axes", axis.key, *place), fault.message, fault.allowed, fault.nearest)
+                return Fault((axis.home, axis.key, *place), fault.message, fault.allowed, fault.nearest)
         return fault
 
     def _narrowed(self, fault: Fault, failing: list[Cell], cells: list[Cell]) -> Fault:
         """Says where it fails. Cells with other faults tell nothing: one fault may hide another."""
-        own = [i for i, axis in enumerate(self._axes) if fault.path[:2] == ("axes", axis.key)]
+        own = [i for i, axis in enumerate(self._axes) if fault.path[:2] == (axis.home, axis.key)]
         domain = [cell for cell in cells if all(cell[i] in {f[i] for f in failing} for i in own)]
         suffix = where_it_fails(self._axes, failing, domain)
         return Fault(fault.path, fault.message + suffix, fault.allowed, fault.nearest)
@@ -110,12 +110,13 @@ def where_it_fails(axes: Sequence[Axis], failing: Iterable[Cell], cells: Iterabl
 
 
 def set_twice(axes: Iterable[Axis], data: Mapping[str, Any]) -> list[Fault]:
-    """Fields that stand in the file although an axis sets them."""
+    """Fields that stand in the file although an axis sets them, or tuning does."""
     found = []
     for axis in axes:
         path = _present(data, axis.path)
         if path is not None:
-            found.append(Fault(path, f"set by the axis {axis.key}; remove it here or there"))
+            setter = "tuned" if axis.home == "tuned" else f"set by the axis {axis.key}"
+            found.append(Fault(path, f"{setter}; remove it here or there"))
     return found
 
 
@@ -137,6 +138,13 @@ def with_value(data: Mapping[str, Any], path: KeyPath, value: Any) -> dict[str, 
         inner = data.get(str(first))
         value = with_value(inner if isinstance(inner, Mapping) else {}, tuple(rest), value)
     return {**data, str(first): value}
+
+
+def reach(data: Any, path: KeyPath) -> Any:
+    """The value at a path; None where there is nothing."""
+    for key in path:
+        data = data.get(key) if isinstance(data, Mapping) else None
+    return data
 
 
 def _without(data: Mapping[str, Any], path: KeyPath) -> dict[str, Any]:

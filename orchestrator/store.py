@@ -29,7 +29,7 @@ from orchestrator.trial import Ending
 
 Kind = Literal["trials", "curves"]
 
-_ENDING = ("trial_id", "status", "solved_at_step")
+_ENDING = ("trial_id", "status", "solved_at_step", "score")
 _SCHEMA_PACK = "0" * 16
 _LAST_SCHEMA = 9999
 _FOLDERS = ("trials", "curves", "packs", "checkpoints", "cluster", "figures", "logs")
@@ -219,7 +219,7 @@ class Store:
 
 
 def _endings(rows: pl.DataFrame) -> dict[str, Ending]:
-    return {trial_id: Ending(status, step is not None) for trial_id, status, step in rows.iter_rows()}
+    return {trial_id: Ending(*how) for trial_id, *how in rows.select(_ENDING).iter_rows()}
 
 
 def rows_frame(rows: Sequence[Mapping[str, object]], schema: pl.Schema) -> pl.DataFrame:

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from orchestrator.axes_spec import DATA_SIZE, AxesRead, Axis, AxisReader
+from orchestrator.axes_spec import DATA_SIZE, SEED, AxesRead, Axis, AxisReader
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import KeyPath, SweepError
 from orchestrator.json_schema import sweep_schema
 from orchestrator.plan import Plan, make_plan
 from orchestrator.psychometric import unit
 from orchestrator.section import REQUIRED, Fault, nearest, shown
-from orchestrator.sections import Sections, is_below_any, set_twice
+from orchestrator.sections import Sections, is_below_any, reach, set_twice
 from orchestrator.sweep_file import (
     SECTIONS,
     TRANSFORMER_SOLVED,
@@ -37,6 +37,8 @@ from orchestrator.sweep_file import (
     SweepFile,
     read_top_level,
 )
+from orchestrator.thresholds import DIRECTIONS
+from orchestrator.tuned_spec import TunedRead, Tuning, read_at, read_tuned, seed_faults
 from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_yaml
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
@@ -61,7 +63,7 @@ class Sweep:
     trainer_name: str
     trainer_version: str
     sections: Mapping[str, Mapping[str, Any]]
-    """Every setting that no axis sets."""
+    """Every setting that no axis sets, and that is not tuned."""
     seeds: Mapping[str, int]
     """Random streams that do not follow the seed."""
     varied: tuple[Axis, ...]
@@ -69,6 +71,8 @@ class Sweep:
     where: str | None
     search: Search
     """`along` and `control` are decided; `along` is None if no threshold is sought."""
+    tuned: Tuning | None
+    """Nuisance settings, which are in no section."""
     solved: Solved | None
     stop: Literal["solved", "never"]
     phases: Mapping[str, str]
@@ -106,9 +110,15 @@ class Sweep:
         """The type of each axis' column."""
         return {axis.name: axis.dtype for axis in self.varied}
 
+    @cached_property
+    def place_columns(self) -> dict[str, tuple[pl.DataType, KeyPath]]:
+        """Columns that come from the config, with their types and its paths: the axes and what is tuned."""
+        tuned = [] if self.tuned is None else [field.axis for field in self.tuned.fields]
+        return {column.name: (column.dtype, column.path) for column in (*self.varied, *tuned)}
+
     def axis_path(self, name: str) -> KeyPath:
-        """Where a config holds the value of an axis."""
-        return next(axis.path for axis in self.varied if axis.name == name)
+        """Where a config holds the value of an axis, or of what is tuned."""
+        return self.place_columns[name][1]
 
     def plan(self) -> Plan:
         """The wanted trials. Raises SweepError if the combinations of a stored sweep have become invalid."""
@@ -141,6 +151,7 @@ class Sweep:
             "axes": {axis.name: axis.spec for axis in self.varied},
             "where": self.where,
             "search": self.search.model_dump(exclude_none=True),
+            "tuned": self.tuned and self.tuned.spec,
             "solved": self.solved and self.solved.model_dump(exclude_none=True),
             "stop": self.stop,
             "phases": dict(self.phases) or None,
@@ -280,14 +291,18 @@ def _read(
     read = reader.read(file.axes)
     search, search_faults = _search(file, reader, read, is_free=not declared.kinds)
     axes = _with_control(read.axes, search)
-    sections = Sections(declared.kinds, {n: s for n, s in given.items() if n not in strangers}, axes)
+    tuned = _tuned(file, reader, axes, None if read.broken or search_faults else search, not declared.kinds)
+    varied = [*axes, *tuned.axes]
+    sections = Sections(declared.kinds, {n: s for n, s in given.items() if n not in strangers}, varied)
+    broken = [*read.broken, *tuned.broken]
     blocking = [
         *(Fault((name,), f"{declared.name} has no such section") for name in strangers),
         *(fault.below("axes") for fault in read.faults),
-        *set_twice(axes, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
-        *(fault for fault in sections.faults() if not _is_consequence(fault, faults, read)),
+        *tuned.faults,
+        *set_twice(varied, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
+        *(fault for fault in sections.faults() if not _is_consequence(fault, faults, broken)),
     ]
-    if blocking or read.broken or any(fault.path[0] in SECTIONS for fault in faults):
+    if blocking or broken or any(fault.path[0] in SECTIONS for fault in faults):
         return None, [*faults, *search_faults, *blocking]
     sweep = Sweep(
         name=file.name,
@@ -301,6 +316,7 @@ def _read(
         varied=tuple(axes),
         where=file.where,
         search=search,
+        tuned=_resolved(tuned.tuning, varied, sections),
         solved=_rule(file.solved, is_free=not declared.kinds),
         stop=file.stop,
         phases=file.phases or {},
@@ -322,9 +338,46 @@ def _rule(solved: Solved | None, is_free: bool) -> Solved | None:
     return solved.model_copy(update={"consecutive": consecutive})
 
 
-def _is_consequence(fault: Fault, faults: Sequence[Fault], read: AxesRead) -> bool:
+def _tuned(
+    file: SweepFile, reader: AxisReader, axes: Sequence[Axis], search: Search | None, is_free: bool
+) -> TunedRead:
+    """What is tuned, its mistakes as the file has their places. `search`: None if that is at fault."""
+    if file.tuned is None:
+        return TunedRead()
+    at, faults = (None, []) if search is None else read_at(file.tuned, *_searched(axes, search))
+    read = read_tuned(file.tuned, reader, axes, at, is_free=is_free)
+    read.faults = [fault.below("tuned") for fault in [*read.faults, *faults]]
+    read.faults += [fault for axis in axes if axis.name == SEED for fault in seed_faults(axis)]
+    if is_free and file.solved is None and search is not None:
+        message = "needs a rule by which one setting is better than another"
+        read.faults.append(Fault(("tuned",), message, "solved: {metric: accuracy, at_least: 0.9}"))
+    return read
+
+
+def _searched(axes: Sequence[Axis], search: Search) -> tuple[Axis | None, int | None]:
+    """The searched axis, and whether solving becomes likelier (1) or rarer (-1) along it, if that is known."""
+    along = next((axis for axis in axes if axis.name == search.along), None)
+    sign = {"increasing": 1, "decreasing": -1}.get(search.direction or "")
+    return along, sign or DIRECTIONS.get(search.along or "")
+
+
+def _resolved(tuning: Tuning | None, varied: Sequence[Axis], sections: Sections) -> Tuning | None:
+    """With values as sections hold them: defaults of nested ones filled in."""
+    if tuning is None or tuning.is_free:
+        return tuning
+    others = [axis for axis in varied if axis.name != SEED]
+
+    def held(axis: Axis) -> list[Any]:
+        at = others.index(axis)
+        cells = [tuple(i if j == at else 0 for j in range(len(others))) for i in range(len(axis.values))]
+        return [reach(sections.at(cell), axis.path) for cell in cells]
+
+    return tuning.normalised({axis.name: held(axis) for axis in others if axis.home == "tuned"})
+
+
+def _is_consequence(fault: Fault, faults: Sequence[Fault], broken: Sequence[KeyPath]) -> bool:
     """Whether a section only lacks what a faulty axis was to set, or is at fault as a whole."""
-    lacks = fault.message == REQUIRED and is_below_any(fault.path, read.broken)
+    lacks = fault.message == REQUIRED and is_below_any(fault.path, broken)
     return lacks or is_below_any(fault.path, [other.path for other in faults])
 
 

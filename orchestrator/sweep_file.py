@@ -10,6 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 
 from orchestrator.axes_spec import AxisSpec
 from orchestrator.section import Fault, check, nearest
+from orchestrator.tuned_spec import TRIALS, TunedSpec
 
 SECTIONS = ("task", "model", "train")
 TRANSFORMER_SOLVED: Mapping[str, Any] = {"metric": "test_accuracy", "at_least": 0.95}
@@ -160,6 +161,25 @@ class SweepFile(_Part):
         'names: "train.lr" < 0.01. The control is the cell with data_size = inf.',
     )
     search: Search = Field(default=Search(), description="How the axes are searched.")
+    tuned: Mapping[str, SkipValidation[TunedSpec]] | None = Field(
+        default=None,
+        description="Nuisance settings, chosen for each curve before its trials run, on seeds of their own: named "
+        "as axes are, each with a list of values or a range {log10: [-4, -2]} (log2, linear).",
+        json_schema_extra={
+            "properties": {
+                "trials": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": f"Tuning trials of each curve; {TRIALS} unless set.",
+                },
+                "at": {
+                    "type": "number",
+                    "description": "Where on the searched axis they train. Unless set, the control; or the end at "
+                    "which solving is likelier, if that is known; or the axis' last value.",
+                },
+            }
+        },
+    )
     solved: Solved | None = Field(
         default=None,
         description="When a trial counts as solved; test_accuracy of at least 0.95 unless set. For a user's "

@@ -32,15 +32,22 @@ class Ending(NamedTuple):
     """How a stored trial ended."""
 
     status: str
-    has_solved: bool = False
-    """It reached its target at some step, whatever came later."""
+    solved_at_step: int | None = None
+    """When it reached its target, whatever came later."""
+    score: float | None = None
+    """The metric of the sweep's rule at the end."""
+
+    @property
+    def has_solved(self) -> bool:
+        """It reached its target at some step."""
+        return self.status == "solved" or self.solved_at_step is not None
 
     @property
     def outcome(self) -> bool | None:
         """Solved or not; None where that is not known: failed, or stopped before it could."""
         if self.status == "failed":
             return None
-        if self.status == "solved" or self.has_solved:
+        if self.has_solved:
             return True
         return False if self.status in ("unsolved", "diverged") else None
 

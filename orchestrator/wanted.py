@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import polars as pl
 
 from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
+from orchestrator.search.study_space import StudySpace
+from orchestrator.search.tuned import TunedSearch
 from orchestrator.store import Store
 from orchestrator.sweep import Sweep
 from orchestrator.trial import Ending, Trial, from_canonical_json
@@ -21,14 +24,39 @@ def search_of(
     what is under way."""
     if endings is None:
         endings = {} if store is None else store.endings()
-    if sweep.search.kind == "grid":
-        search: Search = Grid(sweep.plan().trials)
-    else:
-        search = ThresholdSearch(sweep.space, sweep.search)
+    search = _new_search(sweep)
+    if not isinstance(search, Grid):
         for trial in [] if store is None or not endings else _stored(store):
             search.wants(trial)  # from now on it knows the id
     search.tell(endings)
     return search
+
+
+def threshold_search(search: Search) -> ThresholdSearch | None:
+    """The search for thresholds that this one is, or tunes for."""
+    inner = search.inner if isinstance(search, TunedSearch) else search
+    return inner if isinstance(inner, ThresholdSearch) else None
+
+
+def summary(search: Search) -> list[dict[str, Any]]:
+    """One mapping per curve: its axes, what a search for thresholds has found there, and its tuned settings."""
+    thresholds = threshold_search(search)
+    found = None if thresholds is None else thresholds.summary()
+    if not isinstance(search, TunedSearch):
+        return found or []
+    tuned = search.summary()
+    return tuned if found is None else [a | b for a, b in zip(found, tuned, strict=True)]
+
+
+def _new_search(sweep: Sweep) -> Search:
+    return _untuned(sweep) if sweep.tuned is None else TunedSearch(StudySpace(sweep), lambda: _untuned(sweep))
+
+
+def _untuned(sweep: Sweep) -> Search:
+    """Of a sweep that tunes: what it asks of nominal settings."""
+    if sweep.search.kind == "grid":
+        return Grid(sweep.plan().trials)
+    return ThresholdSearch(sweep.space, sweep.search)
 
 
 def _stored(store: Store) -> Iterator[Trial]:
@@ -38,12 +66,11 @@ def _stored(store: Store) -> Iterator[Trial]:
 
 
 def wanted_rows(search: Search, sweep: Sweep, trials: pl.LazyFrame) -> pl.LazyFrame:
-    """Rows of the trials that the search wants."""
+    """Rows of the trials that the search wants, without those that only tune settings."""
     if isinstance(search, Grid):
         ids = [trial.trial_id for trial in sweep.plan().trials]
     else:
-        ids = [
-            trial_id for trial_id in trials.select("trial_id").collect()["trial_id"] if search.knows(trial_id)
-        ]
+        counts = search.scores if isinstance(search, TunedSearch) else search.knows
+        ids = [trial_id for trial_id in trials.select("trial_id").collect()["trial_id"] if counts(trial_id)]
     wanted = pl.LazyFrame({"trial_id": ids}, schema={"trial_id": pl.String})
     return trials.join(wanted, on="trial_id", how="semi", maintain_order="left")

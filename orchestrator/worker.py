@@ -244,7 +244,11 @@ class Worker:
 
 
 def _ending(outcome: Outcome) -> Ending:
-    return Ending(outcome.status, outcome.values.get("solved_at_step") is not None)
+    """As the store will have it."""
+    step, score = outcome.values.get("solved_at_step"), outcome.values.get("score")
+    return Ending(
+        outcome.status, None if step is None else int(step), None if score is None else float(score)
+    )
 
 
 def check_epoch(order: WorkOrder) -> None:

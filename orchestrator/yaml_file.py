@@ -145,7 +145,7 @@ def _assign(data: dict[str, Any], key: str, value: object) -> KeyPath:
     """Sets the value in place, making mappings on the way; its path."""
     path: KeyPath = ()
     while True:
-        step, rest = _first_step(data, key, is_axes=path == ("axes",))
+        step, rest = _first_step(data, key, is_axes=path in (("axes",), ("tuned",)))
         path += (step,)
         if not rest:
             data[step] = value

@@ -15,8 +15,9 @@ from orchestrator.axes_spec import SEED, Axis
 from orchestrator.axis import Array, AxisInfo
 from orchestrator.plan import CellPlanner
 from orchestrator.psychometric import unit
-from orchestrator.sections import Cell, with_value
-from orchestrator.trial import Trial, canonical_json
+from orchestrator.search.curve_key import CurveKey
+from orchestrator.sections import Cell, reach
+from orchestrator.trial import Trial
 
 if TYPE_CHECKING:
     from orchestrator.sweep import Sweep
@@ -58,8 +59,7 @@ class Space:
         varied = [replace(a, values=values) if a is self._axis else a for a in sweep.varied]
         self._planner = CellPlanner(replace(sweep, varied=tuple(varied)))
         self._at = [axis.name for axis in self._planner.axes].index(self.axis.name)
-        own_streams = [axis.name.partition(".")[2] for axis in sweep.varied if axis.path[0] == "seeds"]
-        self._fixed = {*sweep.seeds, *own_streams}
+        self._key = CurveKey(sweep, [self.axis.name])
         self._seeds = next(axis.values for axis in sweep.varied if axis.name == SEED)
 
     @cached_property
@@ -74,7 +74,7 @@ class Space:
 
     def place(self, config: Mapping[str, Any]) -> Place | None:
         """Where a trial stands, whenever it was asked for; None if it is on none of the curves."""
-        value, seed = _reach(config, self._axis.path), config.get(SEED)
+        value, seed = reach(config, self._axis.path), config.get(SEED)
         curve = self._by_key.get(self._key(config))
         if curve is None or not isinstance(value, (int, float)) or not isinstance(seed, int):
             return None
@@ -131,16 +131,6 @@ class Space:
         key = "" if first is None else self._key(self._planner.config(first))
         return Curve(axes, cell, values, key)
 
-    def _key(self, config: Mapping[str, Any]) -> str:
-        """The config without what differs along a curve."""
-        seed = config.get(SEED)
-        streams = {
-            name: value
-            for name, value in config.get("seeds", {}).items()
-            if name in self._fixed or value != seed
-        }
-        return canonical_json({**with_value(config, self._axis.path, None), SEED: None, "seeds": streams})
-
 
 def candidates(axis: Axis) -> tuple[Any, ...]:
     """The axis' own finite values, and as many between its ends as a search may want to tell apart."""
@@ -155,9 +145,3 @@ def candidates(axis: Axis) -> tuple[Any, ...]:
 
 def _moved(cell: Cell, at: int, index: int) -> Cell:
     return (*cell[:at], index, *cell[at + 1 :])
-
-
-def _reach(config: Any, path: Sequence[str | int]) -> Any:
-    for key in path:
-        config = config.get(key) if isinstance(config, Mapping) else None
-    return config
