@@ -171,6 +171,18 @@ def thresholds(
     _print(_open(run).thresholds(along, at_steps=at_steps), format_, out)
 
 
+@app.command()
+def tuned(
+    run: RunArgument,
+    trials: Annotated[bool, typer.Option("--trials", help="A row for each tuning trial instead.")] = False,
+    format_: FormatOption = Format.table,
+    out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
+) -> None:
+    """The settings that were tuned: one row per curve, with how its tuning trials went."""
+    opened = _open(run)
+    _print(opened.tuning_trials() if trials else opened.tuned(), format_, out)
+
+
 AtOption = Annotated[
     str | None,
     typer.Option(

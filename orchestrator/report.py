@@ -17,6 +17,8 @@ from orchestrator.packs import open_packs
 from orchestrator.phase_rules import checked_rules
 from orchestrator.run import Run, Verdict
 from orchestrator.schema import CURVE
+from orchestrator.search.tuned import TunedSearch
+from orchestrator.tuned_table import end_warnings
 
 SHOWN = 20
 """Most items of one kind that are listed."""
@@ -50,6 +52,8 @@ def status_lines(run: Run) -> Iterator[str]:
         yield "         launch the sweep again to go on"
     yield from _unreported_metric(run)
     yield from _unusable_rules(run)
+    if isinstance(run.search, TunedSearch):
+        yield from (f"warning  {text} (`orchestrator tuned`)" for text in end_warnings(run.search))
     yield from _list("failed", _failed(run) if "failed" in stored.values() else [])
 
 

@@ -29,6 +29,7 @@ from orchestrator.phase_rules import Rules, checked_rules
 from orchestrator.schema import CURVE
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
+from orchestrator.search.tuned import TunedSearch
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
 from orchestrator.wanted import search_of, threshold_search, wanted_rows
@@ -170,6 +171,23 @@ class Run:
             [ended.get(place) for place in found.select(keys).iter_rows()] if keys else [*ended.values()]
         )
         return found.with_columns(pl.Series("search_ended", reasons[: found.height], dtype=pl.String))
+
+    def tuned(self) -> pl.DataFrame:
+        """The tuned settings: one row per curve; see `orchestrator.tuned_table`."""
+        from orchestrator.tuned_table import tuned_table
+
+        return tuned_table(self._tuned_search(), self.sweep)
+
+    def tuning_trials(self) -> pl.DataFrame:
+        """One row per trial that tunes settings; see `orchestrator.tuned_table`."""
+        from orchestrator.tuned_table import tuning_trials
+
+        return tuning_trials(self._tuned_search(), self.sweep)
+
+    def _tuned_search(self) -> TunedSearch:
+        if not isinstance(self.search, TunedSearch):
+            raise QueryError("nothing is tuned here: the sweep has no `tuned: {train.lr: {log10: [-4, -2]}}`")
+        return self.search
 
     def scaling(
         self,

@@ -65,7 +65,7 @@ def test_orchestrator_is_free_of_torch(path: Path) -> None:
     assert not top(imports(path, top_level_only=False)) & {"torch", "submitit"}
     if path.name != "tune.py":
         assert "ray" not in top(imports(path, top_level_only=False))
-    assert not top(imports(path, top_level_only=True)) & {"ray", "altair", "vl_convert"}
+    assert not top(imports(path, top_level_only=True)) & {"ray", "altair", "vl_convert", "optuna"}
 
 
 def test_search_policies_are_pure() -> None:
@@ -85,8 +85,9 @@ def test_search_policies_are_pure() -> None:
     "module", ["orchestrator", "orchestrator.cli", "orchestrator.sweep", "trainers.transformer"]
 )
 def test_importing_loads_nothing_heavy(module: str) -> None:
-    """Planning and reading stay fast: no torch, ray, altair or submitit is loaded on import."""
-    code = f"import sys, {module}; print([m for m in ('torch', 'ray', 'altair', 'submitit') if m in sys.modules])"
+    """Planning and reading stay fast: no torch, ray, altair, submitit or optuna is loaded on import."""
+    heavy = ("torch", "ray", "altair", "submitit", "optuna")
+    code = f"import sys, {module}; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -24,7 +24,7 @@ from orchestrator.store import Store, rows_frame
 
 SCHEMA = pl.Schema(
     {"trial_id": pl.String, "pack_id": pl.String, "data_size": pl.Float64, "status": pl.String}
-    | {"solved_at_step": pl.Int64}
+    | {"solved_at_step": pl.Int64, "score": pl.Float64}
 )
 
 

@@ -12,10 +12,10 @@ from orchestrator.tuned_spec import TunedField
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
-FIRST = 4
-"""Trials of the first round with one setting to tune; two more with each further one."""
+FIRST = 6
+"""Trials of the first round, with up to two settings to tune; two more with each further one."""
 LATER = 2
-"""Trials of a later round, at least; a quarter of those before it, if that is more."""
+"""Trials of a later round, at least; a third of those before it, if that is more."""
 
 Values = dict[str, Any]
 """A value for each setting, by name."""
@@ -24,11 +24,15 @@ Values = dict[str, Any]
 def rounds(n_fields: int, trials: int) -> Iterator[range]:
     """The numbers of the trials of each round. More trials only continue them: what a round holds, and in which
     order, never depends on `trials`."""
-    start, size = 0, FIRST + 2 * (n_fields - 1)
+    start, size = 0, _first(n_fields)
     while start < trials:
         yield range(start, min(start + size, trials))
         start += size
-        size = max(LATER, start // 4)
+        size = max(LATER, start // 3)
+
+
+def _first(n_fields: int) -> int:
+    return FIRST + 2 * max(0, n_fields - 2)
 
 
 def suggest(
@@ -43,7 +47,7 @@ def suggest(
 
 def _spread(fields: Sequence[TunedField], key: str) -> list[Values]:
     """A Latin hypercube: each range in as many strata as there are trials, each stratum once."""
-    n = FIRST + 2 * (len(fields) - 1)
+    n = _first(len(fields))
     strata = {f.name: sorted(range(n), key=lambda i, f=f: _hash(f"{key} {f.name} {i}")) for f in fields}  # type: ignore[misc]
     return [{f.name: f.value((strata[f.name][i] + 0.5) / n) for f in fields} for i in range(n)]
 

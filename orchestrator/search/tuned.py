@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ from orchestrator.search.study import Study
 from orchestrator.search.study_space import Spot, StudySpace
 from orchestrator.search.suggest import Values
 from orchestrator.trial import Ending, Trial, canonical_json
+
+AT_ONCE = 256
+"""Tuning trials that are asked for at once, if there are so many: packs of every shape are full then, and Optuna
+has an answer in less than half a second."""
 
 
 class TunedSearch:
@@ -98,7 +103,7 @@ class TunedSearch:
     def summary(self) -> list[dict[str, Any]]:
         """One mapping per curve: its axes, where it is tuned, and its settings (null: not known yet)."""
         return [
-            {**curve.axes, "tuned_at": curve.at, "tuned": values}
+            {**curve.axes, "tuned_at": "inf" if curve.at == math.inf else curve.at, "tuned": values}
             for curve, values in zip(self.space.curves, self.frozen(), strict=True)
         ]
 
@@ -106,7 +111,7 @@ class TunedSearch:
         """Tuning trials to run now, whole rounds of some curves."""
         asked: list[Trial] = []
         for i, study in enumerate(self.studies):
-            if len(asked) >= n:
+            if len(asked) >= max(n, AT_ONCE):
                 break
             for number, values in study.due() if self._frozen[i] is None else []:
                 trial = self.space.tuning_trial(i, number, values)

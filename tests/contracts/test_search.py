@@ -13,8 +13,9 @@ from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
 from orchestrator.search.space import Space
-from orchestrator.sweep import load_sweep
+from orchestrator.sweep import Sweep, load_sweep
 from orchestrator.trial import Ending, Trial
+from orchestrator.wanted import search_of
 
 TRIALS = [Trial({"x": x, "data_size": 2**x, "seed": 0}) for x in range(6)]
 SWEEP = """\
@@ -24,24 +25,41 @@ axes: {k: [1, 2], data_size: {log2: [6, 12], points: 7}, seed: 2}
 search: {kind: threshold, precision: 1, max_trials: 20, control: true}
 solved: {metric: accuracy, at_least: 1}
 """
+TUNED = "tuned: {lr: {log10: [-4, -2]}, decay: [0, 0.1]}\n"
 Ids = dict[str, Trial]
 
 
-def threshold(folder: Path) -> Search:
-    (folder / "s.yaml").write_text(SWEEP)
+def sweep_of(folder: Path, text: str) -> Sweep:
+    (folder / "s.yaml").write_text(text)
     (folder / "surface.py").write_text("def train(config, report): pass")
-    sweep = load_sweep(folder / "s.yaml")
+    return load_sweep(folder / "s.yaml")
+
+
+def threshold(folder: Path) -> Search:
+    sweep = sweep_of(folder, SWEEP)
     return ThresholdSearch(Space(sweep), sweep.search)
 
 
-POLICIES: dict[str, Callable[[Path], Search]] = {"grid": lambda _: Grid(TRIALS), "threshold": threshold}
+def tuned(text: str) -> Callable[[Path], Search]:
+    return lambda folder: search_of(sweep_of(folder, text + TUNED))
+
+
+GRID = SWEEP.replace("{kind: threshold, precision: 1, max_trials: 20, control: true}", "{kind: grid}")
+POLICIES: dict[str, Callable[[Path], Search]] = {
+    "grid": lambda _: Grid(TRIALS),
+    "threshold": threshold,
+    "tuned grid": tuned(GRID),
+    "tuned threshold": tuned(SWEEP),
+}
 
 
 def ending(trial: Trial) -> Ending:
     """The same whenever it is asked for: most solve above 500 examples."""
     steepness = 2 * (math.log2(trial.config["data_size"]) - 9)
     is_solved = random.Random(trial.trial_id).random() < 1 / (1 + math.exp(-steepness))
-    return Ending("solved" if is_solved else "unsolved")
+    if is_solved:
+        return Ending("solved", random.Random(f"{trial.trial_id} step").randrange(100), 1.0)
+    return Ending("unsolved", None, random.Random(f"{trial.trial_id} score").random())
 
 
 def told(trials: Mapping[str, Trial]) -> dict[str, Ending]:
