@@ -75,7 +75,8 @@ def thresholds(
     if proven is None:
         turned, method = _turned_curves(curves), by_profile
     else:
-        turned, method = [place in proven for place in heads.iter_rows()], by_posterior
+        places = [*heads.iter_rows()] if keys else [()] * len(curves)  # a frame without columns has no rows
+        turned, method = [place in proven for place in places], by_posterior
     rows = [_row(curve, axis, turns, method) for curve, turns in zip(curves, turned, strict=True)]
     results = pl.DataFrame(rows, schema=_schema(trials.collect_schema().names()))
     named = results.rename({name: f"{name}_" for name in results.columns if name in keys})

@@ -75,6 +75,19 @@ def test_the_thresholds_of_a_surface(lab: Lab) -> None:
     assert n_trials == lab.launch().trials().collect().height
 
 
+def test_along_a_dotted_field_of_a_function(lab: Lab) -> None:
+    """Its trials are its own, although the function finds the value at the top level, too."""
+    module = "def train(config, report): report(1, accuracy=float(config['sizes.n'] >= 300))"
+    (lab.file.parent / "dotted.py").write_text(module)
+    axes = {"sizes.n": {"log2": [6, 10], "points": 5}, "seed": 2}
+    run = lab.launch(
+        trainer="dotted:train", surface=None, axes=axes, search={"kind": "threshold", "along": "sizes.n"}
+    )
+    (row,) = run.thresholds().iter_rows(named=True)
+    assert "precise" == row["search_ended"]
+    assert row["low"] <= 300 <= row["high"]
+
+
 def test_no_seed_twice_on_a_curve(lab: Lab) -> None:
     """So that outcomes along a curve are independent: seeds are taken in order, beyond the sweep's own count."""
     for (_,), curve in lab.launch().trials().collect().group_by("k"):
