@@ -271,8 +271,9 @@ def read_at(specs: Mapping[str, Any], axis: Axis | None, direction: int | None) 
     at, finite = specs["at"], [x for x in numbers if math.isfinite(x)]
     is_number = isinstance(at, (int, float)) and not isinstance(at, bool)
     is_inside = is_number and (at in numbers or (finite and min(finite) <= at <= max(finite)))
-    if is_inside and not (axis.is_whole and at % 1):
-        return (int(at) if axis.is_whole and math.isfinite(at) else at), []
+    is_whole = axis.is_whole and at != math.inf
+    if is_inside and not (is_whole and at % 1):
+        return (int(at) if is_whole else at), []
     kind, control = "a whole number" if axis.is_whole else "a number", ", or inf" * (math.inf in numbers)
     allowed = f"{kind} from {shown(min(finite))} to {shown(max(finite))}{control}"
     return None, [Fault(("at",), *not_allowed(at, allowed))]

@@ -89,6 +89,8 @@ class StudySpace:
         curve, seed = self._by_key.get(self._key(config)), config.get(SEED)
         if curve is None or not isinstance(seed, int):
             return None
+        if self.tuning.is_free and not all(field.name in config for field in self.tuning.fields):
+            return None  # a user's function was given the settings in another way
         values = self.tuning.get(config)
         if seed < SEEDS:
             return Spot(curve, None, values)

@@ -27,6 +27,15 @@ axes: {x: [1, 2, 3], seed: 2}
 solved: {metric: accuracy, at_least: 0.9}
 pack: {size: 4}
 """,
+    "tuned": """\
+name: crash
+trainer: crashing:train
+axes: {x: [1, 3], seed: 2}
+search: {along: x}
+tuned: {rate: {linear: [0, 1]}}
+solved: {metric: accuracy, at_least: 0.9}
+pack: {size: 3}
+""",
     "transformer": """\
 name: crash
 task: {name: composition, n: 4, eval_size: 16}
@@ -39,8 +48,8 @@ pack: {size: 3, slots: 2}
 }
 
 
-STRIDES = {"function": 1, "transformer": 5}
-"""Every moment for the sweep that trains nothing, a spread of them for the one that trains."""
+STRIDES = {"function": 1, "tuned": 7, "transformer": 5}
+"""Every moment for the sweep that trains nothing, a spread of them for those that take longer."""
 
 
 @pytest.mark.slow
