@@ -38,7 +38,7 @@ from orchestrator.sweep_file import (
     read_top_level,
 )
 from orchestrator.thresholds import DIRECTIONS
-from orchestrator.tuned_spec import TunedRead, Tuning, read_at, read_tuned, seed_faults
+from orchestrator.tuned_spec import TunedRead, Tuning, condensed, read_at, read_tuned, seed_faults
 from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_yaml
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
@@ -300,7 +300,7 @@ def _read(
         *(fault.below("axes") for fault in read.faults),
         *tuned.faults,
         *set_twice(varied, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
-        *(fault for fault in sections.faults() if not _is_consequence(fault, faults, broken)),
+        *condensed([f for f in sections.faults() if not _is_consequence(f, faults, broken)], tuned),
     ]
     if blocking or broken or any(fault.path[0] in SECTIONS for fault in faults):
         return None, [*faults, *search_faults, *blocking]
@@ -372,7 +372,8 @@ def _resolved(tuning: Tuning | None, varied: Sequence[Axis], sections: Sections)
         cells = [tuple(i if j == at else 0 for j in range(len(others))) for i in range(len(axis.values))]
         return [reach(sections.at(cell), axis.path) for cell in cells]
 
-    return tuning.normalised({axis.name: held(axis) for axis in others if axis.home == "tuned"})
+    lists = [axis for axis in others if axis.home == "tuned" and isinstance(axis.spec, list)]
+    return tuning.normalised({axis.name: held(axis) for axis in lists})
 
 
 def _is_consequence(fault: Fault, faults: Sequence[Fault], broken: Sequence[KeyPath]) -> bool:

@@ -38,6 +38,8 @@ SEEDS = 2**31
 """The first seed of tuning trials."""
 SEEDS_END = 2_000_000_000
 """Seeds of a sweep that tunes are smaller, with room for those that a search adds."""
+MAX_CHECKED = 50_000
+"""Combinations of values that are looked at before anything starts: some seconds."""
 RESOLUTION = 1000
 """Values of a range are rounded to as few digits as tell so many apart."""
 TunedSpec = list[Any] | Log2Ends | Log10Ends | LinearEnds | float
@@ -69,10 +71,12 @@ class TunedField:
 
     @property
     def axis(self) -> Axis:
-        """It as an axis of the values that must be valid."""
-        return Axis(
-            self.name, self.path, self.spec, self.values, "category", self.dtype, self.key, home="tuned"
-        )
+        """It as an axis of the values that must be valid: the nominal one and all listed ones, all whole numbers of
+        a range, or its ends."""
+        values = self.values if self.scale is None else (self.nominal, *self.values)
+        if self.scale is not None and self.is_whole:
+            values = tuple(dict.fromkeys([self.nominal, *range(self.values[0], self.values[1] + 1)]))
+        return Axis(self.name, self.path, self.spec, values, "category", self.dtype, self.key, home="tuned")
 
     @cached_property
     def nominal(self) -> Any:
@@ -162,8 +166,11 @@ class Tuning:
                 yield tuned, value, self.set(config, {**self.nominal, tuned.name: value})
 
     def normalised(self, at: Mapping[str, Sequence[Any]]) -> Tuning:
-        """With values as resolved sections hold them, by the name of the setting."""
-        fields = (dataclasses.replace(tuned, values=tuple(at[tuned.name])) for tuned in self.fields)
+        """With the values of lists as resolved sections hold them, by the name of the setting."""
+        fields = (
+            dataclasses.replace(tuned, values=tuple(at[tuned.name])) if tuned.scale is None else tuned
+            for tuned in self.fields
+        )
         return dataclasses.replace(self, fields=tuple(fields))
 
 
@@ -210,6 +217,14 @@ def read_tuned(
     if type(trials) is not int or not 1 <= trials <= MAX_VALUES:
         result.faults.append(Fault(("trials",), *not_allowed(trials, _TRIALS)))
         trials = TRIALS
+    count = math.prod(len(tuned.axis.values) for tuned in fields)
+    if count > MAX_CHECKED:
+        message = (
+            f"has {count:,} combinations of whole numbers and listed values, each of which must be valid"
+        )
+        result.faults.append(Fault((), message, f"up to {MAX_CHECKED:,}: narrower ranges, or lists"))
+        result.broken += [tuned.path for tuned in fields]
+        fields = []
     if not fields and not result.faults:
         result.faults.append(Fault((), "names nothing to tune", "a field with its values: train.lr: [...]"))
     result.tuning = Tuning(tuple(fields), trials, at, is_free) if fields else None
@@ -247,6 +262,8 @@ def _field(key: str, name: str, path: KeyPath, spec: Any, reader: AxisReader) ->
     if is_whole:
         least = -math.inf if scale == "linear" else 1
         ends = tuple(int(max(round(end), least)) for end in ends)
+        if ends[1] - ends[0] >= MAX_VALUES:
+            return [Fault((), "holds too many whole numbers", f"up to {MAX_VALUES:,}")]
     if not ends[0] < ends[1]:
         return [Fault((), "leaves nothing to choose", "ends that differ, as whole numbers too")]
     return TunedField(name, path, spec, scale, ends, reader.dtype_of(path, list(ends)), is_whole, key)
@@ -277,6 +294,21 @@ def read_at(specs: Mapping[str, Any], axis: Axis | None, direction: int | None) 
     kind, control = "a whole number" if axis.is_whole else "a number", ", or inf" * (math.inf in numbers)
     allowed = f"{kind} from {shown(min(finite))} to {shown(max(finite))}{control}"
     return None, [Fault(("at",), *not_allowed(at, allowed))]
+
+
+def condensed(faults: Sequence[Fault], read: TunedRead) -> list[Fault]:
+    """Of each range one fault: where some whole numbers don't go, many don't."""
+    fields = () if read.tuning is None else read.tuning.fields
+    ranges = {("tuned", tuned.key) for tuned in fields if tuned.scale is not None}
+    kept: list[Fault] = []
+    for fault in faults:
+        count = sum(other.path == fault.path for other in faults)
+        if fault.path not in ranges or count == 1:
+            kept.append(fault)
+        elif fault.path not in {other.path for other in kept}:
+            more = f"{fault.message}; and {count - 1} more of this range"
+            kept.append(dataclasses.replace(fault, message=more, allowed="a list of those that go"))
+    return kept
 
 
 def seed_faults(seeds: Axis) -> list[Fault]:
