@@ -19,7 +19,7 @@ CPU_PACK_SIZE = 16
 GPU_PACK_SIZE = 512
 FUNCTION_PACK_SIZE = 64
 ROUNDS = 8
-"""Packs of a search for each that runs at once, where what one tells decides about the next."""
+"""Packs of a threshold search for each that runs at once: what one tells decides about the next."""
 PACKS_PER_PLACE = 4
 """At least so many for each pack that runs at once, where there are trials enough."""
 
@@ -43,7 +43,7 @@ def packing(sweep: Sweep, cluster: Places) -> Packing:
     if sweep.pack.size is not None:
         return Packing(demand, sweep.pack.size)
     largest = FUNCTION_PACK_SIZE if not sweep.trainer.fuses else GPU_PACK_SIZE if gpus else CPU_PACK_SIZE
-    n_rounds = ROUNDS if _decides_as_it_goes(sweep) else PACKS_PER_PLACE
+    n_rounds = ROUNDS if sweep.search.kind == "threshold" else PACKS_PER_PLACE
     shared = search_of(sweep).progress().expected // (n_rounds * places)
     return Packing(demand, max(1, min(largest, shared)))
 

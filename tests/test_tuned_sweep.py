@@ -230,8 +230,8 @@ stop: maybe
         (
             "tuned: {width: {linear: [1, 999]}, model.heads: {linear: [1, 99]}}",
             lines(
-                "s.yaml:5: tuned: has 98,901 combinations of whole numbers and listed values, each of which must be "
-                "valid",
+                "s.yaml:5: tuned: has 98,901 combinations of whole numbers and listed values, each of which must "
+                "be valid",
                 "up to 50,000: narrower ranges, or lists",
             ),
         ),

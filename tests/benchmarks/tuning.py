@@ -1,9 +1,9 @@
 """How near tuning comes to the best setting: `python tests/benchmarks/tuning.py [--studies 200]`.
 
-A made-up curve: the best place in each range is drawn anew, a trial solves at a number of steps that grows with the
-distance from it (its logarithm has noise of 0.1) and solves not at all where that is beyond a budget of which the best
-needs a fifth. Printed: the mean distance, in widths of a range, of the setting that is frozen; for what
-`orchestrator.search.study` asks, and for the same number of trials without learning from them.
+A made-up curve. The best place in each range is drawn anew; a trial solves at a number of steps that grows with the
+distance from it (its logarithm has noise), and does not solve if it would need more than five times the steps of the
+best. Printed: the mean distance, in widths of a range, of the setting that is frozen; of what
+`orchestrator.search.study` asks for, and of as many trials that learn nothing from each other.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import argparse
 import math
 import random
 
+import polars as pl
+
 from orchestrator.search.study import Study
 from orchestrator.search.suggest import Values
 from orchestrator.trial import Ending
 from orchestrator.tuned_spec import TunedField, Tuning
-
-import polars as pl
 
 STEEPNESS = 6.0
 """Of the logarithm of the steps, per width of a range."""
