@@ -14,7 +14,7 @@ from orchestrator.trial import Ending, Trial, canonical_json
 
 AT_ONCE = 256
 """Tuning trials that are asked for at once, if there are so many: packs of every shape are full then, and Optuna
-has an answer in less than half a second."""
+has an answer within a second."""
 
 
 class TunedSearch:

@@ -1,7 +1,7 @@
 """How near tuning comes to the best setting: `python tests/benchmarks/tuning.py [--studies 200]`.
 
 A made-up curve. The best place in each range is drawn anew; a trial solves at a number of steps that grows with the
-distance from it (its logarithm has noise), and does not solve if it would need more than five times the steps of the
+distance from it (its logarithm has noise), and does not solve if it would need over five times the steps of the
 best. Printed: the mean distance, in widths of a range, of the setting that is frozen; of what
 `orchestrator.search.study` asks for, and of as many trials that learn nothing from each other.
 """
