@@ -126,6 +126,11 @@ class Axis:
         return tuple(column_value(value, self.dtype) for value in self.values)
 
     @property
+    def is_range(self) -> bool:
+        """Whether it is tuned, and values stand for what is between them."""
+        return self.home == "tuned" and not isinstance(self.spec, list)
+
+    @property
     def is_whole(self) -> bool:
         """Whether only whole numbers make sense between its values."""
         numbers = [value for value in self.values if isinstance(value, (int, float)) and math.isfinite(value)]

@@ -56,12 +56,17 @@ class Sections:
 
     def _faults_of(self, name: str) -> list[Fault]:
         touching = self._touching[name]
-        ranges = [range(len(a.values)) if i in touching else range(1) for i, a in enumerate(self._axes)]
-        cells = list(itertools.product(*ranges))
+        sizes = [len(axis.values) if i in touching else 1 for i, axis in enumerate(self._axes)]
+        cells = list(itertools.product(*map(range, sizes)))
         found: dict[Fault, list[Cell]] = {}
+        first: dict[KeyPath, Fault] = {}
+        ranges = [("tuned", axis.key) for axis in self._axes if axis.is_range]
         for cell in cells:
             for fault in self._section(name, cell)[1]:
-                found.setdefault(self._located(fault, cell), []).append(cell)
+                located = self._located(fault, cell)
+                if located.path in ranges:  # where one whole number doesn't go, many don't
+                    located = first.setdefault(located.path, located)
+                found.setdefault(located, []).append(cell)
         sound = [cell for cell in cells if not self._section(name, cell)[1]]
         return [self._narrowed(fault, failing, failing + sound) for fault, failing in found.items()]
 
@@ -92,9 +97,13 @@ class Sections:
     def _narrowed(self, fault: Fault, failing: list[Cell], cells: list[Cell]) -> Fault:
         """Says where it fails. Cells with other faults tell nothing: one fault may hide another."""
         own = [i for i, axis in enumerate(self._axes) if fault.path[:2] == (axis.home, axis.key)]
-        domain = [cell for cell in cells if all(cell[i] in {f[i] for f in failing} for i in own)]
-        suffix = where_it_fails(self._axes, failing, domain)
-        return Fault(fault.path, fault.message + suffix, fault.allowed, fault.nearest)
+        bad = {i: {cell[i] for cell in failing} for i in own}
+        domain = [cell for cell in cells if all(cell[i] in bad[i] for i in own)]
+        message = fault.message + where_it_fails(self._axes, failing, domain)
+        n_others = max((len(bad[i]) - 1 for i in own if self._axes[i].is_range), default=0)
+        if not n_others:
+            return Fault(fault.path, message, fault.allowed, fault.nearest)
+        return Fault(fault.path, f"{message}; and {n_others} more of this range", "a list of those that go")
 
 
 def where_it_fails(axes: Sequence[Axis], failing: Iterable[Cell], cells: Iterable[Cell]) -> str:

@@ -20,14 +20,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import polars as pl
 
-from orchestrator.axes_spec import DATA_SIZE, SEED, AxesRead, Axis, AxisReader
+from orchestrator.axes_spec import DATA_SIZE, AxesRead, Axis, AxisReader
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import KeyPath, SweepError
 from orchestrator.json_schema import sweep_schema
 from orchestrator.plan import Plan, make_plan
 from orchestrator.psychometric import unit
 from orchestrator.section import REQUIRED, Fault, nearest, shown
-from orchestrator.sections import Sections, is_below_any, reach, set_twice
+from orchestrator.sections import Sections, is_below_any, set_twice
 from orchestrator.sweep_file import (
     SECTIONS,
     TRANSFORMER_SOLVED,
@@ -37,8 +37,8 @@ from orchestrator.sweep_file import (
     SweepFile,
     read_top_level,
 )
-from orchestrator.thresholds import DIRECTIONS
-from orchestrator.tuned_spec import TunedRead, Tuning, condensed, read_at, read_tuned, seed_faults
+from orchestrator.tuned_read import resolved, tuned_of
+from orchestrator.tuned_spec import Tuning
 from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_yaml
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
@@ -291,7 +291,7 @@ def _read(
     read = reader.read(file.axes)
     search, search_faults = _search(file, reader, read, is_free=not declared.kinds)
     axes = _with_control(read.axes, search)
-    tuned = _tuned(file, reader, axes, None if read.broken or search_faults else search, not declared.kinds)
+    tuned = tuned_of(file, reader, axes, None if read.broken or search_faults else search, not declared.kinds)
     varied = [*axes, *tuned.axes]
     sections = Sections(declared.kinds, {n: s for n, s in given.items() if n not in strangers}, varied)
     broken = [*read.broken, *tuned.broken]
@@ -300,7 +300,7 @@ def _read(
         *(fault.below("axes") for fault in read.faults),
         *tuned.faults,
         *set_twice(varied, {**given, "seeds": file.seeds.model_dump(exclude_none=True)}),
-        *condensed([f for f in sections.faults() if not _is_consequence(f, faults, broken)], tuned),
+        *(fault for fault in sections.faults() if not _is_consequence(fault, faults, broken)),
     ]
     if blocking or broken or any(fault.path[0] in SECTIONS for fault in faults):
         return None, [*faults, *search_faults, *blocking]
@@ -316,7 +316,7 @@ def _read(
         varied=tuple(axes),
         where=file.where,
         search=search,
-        tuned=_resolved(tuned.tuning, varied, sections),
+        tuned=resolved(tuned.tuning, varied, sections),
         solved=_rule(file.solved, is_free=not declared.kinds),
         stop=file.stop,
         phases=file.phases or {},
@@ -336,44 +336,6 @@ def _rule(solved: Solved | None, is_free: bool) -> Solved | None:
         return None if is_free else _rule(Solved(**TRANSFORMER_SOLVED), is_free)
     consecutive = solved.consecutive or (1 if is_free else 2)
     return solved.model_copy(update={"consecutive": consecutive})
-
-
-def _tuned(
-    file: SweepFile, reader: AxisReader, axes: Sequence[Axis], search: Search | None, is_free: bool
-) -> TunedRead:
-    """What is tuned, its mistakes as the file has their places. `search`: None if that is at fault."""
-    if file.tuned is None:
-        return TunedRead()
-    at, faults = (None, []) if search is None else read_at(file.tuned, *_searched(axes, search))
-    read = read_tuned(file.tuned, reader, axes, at, is_free=is_free)
-    read.faults = [fault.below("tuned") for fault in [*read.faults, *faults]]
-    read.faults += [fault for axis in axes if axis.name == SEED for fault in seed_faults(axis)]
-    if is_free and file.solved is None and search is not None:
-        message = "needs a rule by which one setting is better than another"
-        read.faults.append(Fault(("tuned",), message, "solved: {metric: accuracy, at_least: 0.9}"))
-    return read
-
-
-def _searched(axes: Sequence[Axis], search: Search) -> tuple[Axis | None, int | None]:
-    """The searched axis, and whether solving becomes likelier (1) or rarer (-1) along it, if that is known."""
-    along = next((axis for axis in axes if axis.name == search.along), None)
-    sign = {"increasing": 1, "decreasing": -1}.get(search.direction or "")
-    return along, sign or DIRECTIONS.get(search.along or "")
-
-
-def _resolved(tuning: Tuning | None, varied: Sequence[Axis], sections: Sections) -> Tuning | None:
-    """With values as sections hold them: defaults of nested ones filled in."""
-    if tuning is None or tuning.is_free:
-        return tuning
-    others = [axis for axis in varied if axis.name != SEED]
-
-    def held(axis: Axis) -> list[Any]:
-        at = others.index(axis)
-        cells = [tuple(i if j == at else 0 for j in range(len(others))) for i in range(len(axis.values))]
-        return [reach(sections.at(cell), axis.path) for cell in cells]
-
-    lists = [axis for axis in others if axis.home == "tuned" and isinstance(axis.spec, list)]
-    return tuning.normalised({axis.name: held(axis) for axis in lists})
 
 
 def _is_consequence(fault: Fault, faults: Sequence[Fault], broken: Sequence[KeyPath]) -> bool:

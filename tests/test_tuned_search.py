@@ -11,8 +11,10 @@ from typing import Any
 import polars as pl
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from orchestrator import Run
+from orchestrator.cli import app
 from orchestrator.driver import Driver
 from orchestrator.errors import QueryError
 from orchestrator.inline import Inline
@@ -291,6 +293,32 @@ def test_settings_have_columns_of_their_own(lab: Lab) -> None:
     assert ["k"] == [name for name in run.thresholds().columns if name in ("k", "optim.lr", "rule")]
     rows = run.query(f"SELECT count(*) AS n FROM trials WHERE seed >= {SEEDS} AND rule = 'sgd'")
     assert 0 < rows["n"][0] < 20
+
+
+def test_the_command_line(lab: Lab) -> None:
+    """One row per curve, or per tuning trial, in any form."""
+    run = lab.launch(search=GRID)
+    done = CliRunner().invoke(app, ["tuned", str(lab.run_dir), "--format", "csv"])
+    assert (0, run.tuned().write_csv()) == (done.exit_code, done.stdout)
+    done = CliRunner().invoke(app, ["tuned", str(lab.run_dir), "--trials", "--format", "csv"])
+    assert (0, run.tuning_trials().write_csv()) == (done.exit_code, done.stdout)
+    assert 20 == run.tuning_trials().height
+
+
+def test_failed_tuning_trials_run_again(lab: Lab) -> None:
+    """If one of them is the best then, its settings are taken."""
+    broken = FUNCTION.replace("    best =", "    if config['seed'] == 2**31 + 7: raise OSError\n    best =")
+    (lab.file.parent / "tunable.py").write_text(broken)
+    run = lab.launch(search=GRID)
+    failed = run.tuning_trials().filter(status="failed")
+    assert [7, 7] == failed["number"].to_list()
+    (lab.file.parent / "tunable.py").write_text(FUNCTION)
+    sys.modules.pop("tunable")
+    launch(load_sweep(lab.file), lab.run_dir, cluster=Inline(), is_quiet=True, retry_failed=True)
+    again = Run(lab.run_dir)
+    assert 0 == again.tuning_trials().filter(status="failed").height
+    assert ids(run.tuning_trials()) == ids(again.tuning_trials())
+    assert "everything is there exactly once" == list(verdict_lines(again.verify()))[-1]
 
 
 def test_nothing_is_tuned(lab: Lab) -> None:
