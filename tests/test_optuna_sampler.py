@@ -341,6 +341,23 @@ def test_the_order_of_trials_changes_nothing(trials: list[tuple[bool, int, bool]
     assert tables[0].equals(tables[1])
 
 
+def test_the_example_of_the_readme(tmp_path: Path) -> None:
+    """It runs as it stands there, and finds what it is made of."""
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    blocks = [text.split("```")[0] for text in readme.split("```python\n")[1:]]
+    (example,) = [code for code in blocks if "ThresholdSampler" in code]
+    done = subprocess.run(
+        [sys.executable, "-c", example],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+    assert 0 == done.returncode, done.stderr
+    assert (tmp_path / "study.db").exists()
+    assert 3 == done.stdout.count("precise")
+
+
 def test_seed_labels() -> None:
     """Without a seed parameter each trial counts as a seed of its own; with one, what was suggested counts."""
     study, search = study_of(), sampler(seed_parameter=None)
