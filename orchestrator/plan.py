@@ -58,6 +58,13 @@ class CellPlanner:
         tuned = sweep.tuned
         base = sweep.sections if tuned is None else tuned.on_sections(sweep.sections)
         self.sections = Sections(sweep.kinds, base, self.axes)
+        solved = sweep.solved and sweep.solved.model_dump(exclude_none=True)
+        self._common = {
+            "trainer": sweep.trainer_name,
+            "trainer_version": sweep.trainer_version,
+            "solved": solved,
+            "stop": sweep.stop,
+        }
         self._trainer = None if sweep.is_function else sweep.trainer
         self._metrics: dict[str, None] | None = None if self._trainer is None else {}
         self._found: dict[tuple[KeyPath, str], tuple[Fault, list[Cell]]] = {}
@@ -105,10 +112,7 @@ class CellPlanner:
         values = [(axis, axis.values[i]) for axis, i in zip(self.axes, cell, strict=True)]
         tuned = {} if self.sweep.tuned is None else self.sweep.tuned.nominal
         return {
-            "trainer": self.sweep.trainer_name,
-            "trainer_version": self.sweep.trainer_version,
-            "solved": None if self.sweep.solved is None else self.sweep.solved.model_dump(exclude_none=True),
-            "stop": self.sweep.stop,
+            **self._common,
             **self.sections.at(cell),
             **({axis.name: value for axis, value in values} | tuned if self.sweep.is_function else {}),
             **_seeded(self.seeds[0], self._streams(cell)),

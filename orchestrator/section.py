@@ -157,10 +157,10 @@ def _unknown_keys(kind: Any, value: object, path: KeyPath) -> Iterable[Fault]:
         return
     known = list(dict.fromkeys(name for member in structured for name in fields_of(member)))
     for key, item in value.items():
-        if key in known:
-            yield from _unknown_keys(type_at(kind, (key,)), item, (*path, key))
-        else:
+        if key not in known:
             yield Fault((*path, key), "unknown key", ", ".join(known), nearest(key, known))
+        elif isinstance(item, (dict, list)):
+            yield from _unknown_keys(type_at(kind, (key,)), item, (*path, key))
 
 
 def _faults(kind: Any, value: object, error: ValidationError) -> list[Fault]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 VERSION = 1
 """Raised whenever the engine would give other numbers for the same settings."""
 
+KNOWN = 2**14
+"""Sections that are remembered; a kilobyte each."""
 COMMON_COLUMNS: Mapping[str, type] = {"epochs": float, "n_params": int}
 
 
@@ -59,7 +62,7 @@ class Transformer:
         ]
 
     def impossible(self, config: Config) -> str | None:
-        return task_of(config).impossible(config["train"]["batch_size"])
+        return _impossible(json.dumps(config["task"]), config["train"]["batch_size"])
 
     def why_budget_matters(self, config: Config) -> str | None:
         if config["train"]["schedule"] == "cosine":
@@ -104,9 +107,26 @@ class Transformer:
 
 def model_of(config: Config) -> Model:
     """The `model` section of a resolved config."""
-    return from_plain(Model, config["model"])
+    return _model(json.dumps(config["model"]))
 
 
 def task_of(config: Config) -> Task:
     """The `task` section of a resolved config."""
-    return from_plain(load_task(config["task"]["name"]), config["task"])
+    return _task(json.dumps(config["task"]))
+
+
+# A plan has thousands of cells, and fewer different sections. Text tells them apart, 1 from 1.0 included.
+@lru_cache(maxsize=KNOWN)
+def _model(section: str) -> Model:
+    return from_plain(Model, json.loads(section))
+
+
+@lru_cache(maxsize=KNOWN)
+def _task(section: str) -> Task:
+    values = json.loads(section)
+    return from_plain(load_task(values["name"]), values)
+
+
+@lru_cache(maxsize=KNOWN)
+def _impossible(section: str, batch_size: int) -> str | None:
+    return _task(section).impossible(batch_size)
