@@ -12,6 +12,7 @@ from orchestrator import figures
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
 from orchestrator.evaluations import Moment, at_moment, check_moment
+from orchestrator.fitted import Fitted, fitted_curves
 from orchestrator.phase_map import phase_map
 from orchestrator.phase_rules import Rules, checked_rules
 from orchestrator.theory import NO_THEORY, Theory, label, lacking, overlays_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
     from orchestrator.run import Run
 
+ALL_SEEDS = AxisInfo("all seeds", "category", ("",))
+"""What a search of one curve is drawn over: its trials all have seeds of their own."""
 PHASE = "phase"
 """The value that stands for phases, whatever columns there are."""
 
@@ -55,11 +58,10 @@ def phase_diagram(
         cells = figures.cells(trials, run.sweep.axes, across, up, panels, value, _impossible(run)).collect()
     except ValueError as error:
         raise QueryError(str(error)) from error
-    along = run.sweep.search.along
-    is_searched = value == "solved" and along in (across.name, up.name) and not hidden and run.sweep.solved
+    found, fits = _found(run, value, (across, up), hidden)
     return figures.phase_diagram(
         cells,
-        run.thresholds() if is_searched else None,
+        found,
         x=across,
         y=up,
         facets=panels,
@@ -68,7 +70,19 @@ def phase_diagram(
         title=run.sweep.name,
         subtitle=_subtitle(run, cells, [*_rule(run), *_moment(run, at)], hidden, "mean over"),
         theory=_theory(run),
+        fits=fits,
     )
+
+
+def _found(
+    run: Run, value: str, shown: Sequence[AxisInfo], hidden: Sequence[AxisInfo]
+) -> tuple[pl.DataFrame | None, list[Fitted]]:
+    """The thresholds and what is fitted to their curves, where the map has a place for them."""
+    along = run.sweep.search.along
+    if value != "solved" or hidden or run.sweep.solved is None or along not in [axis.name for axis in shown]:
+        return None, []
+    found, is_searched = run.thresholds(), run.sweep.search.kind == "threshold"
+    return found, fitted_curves(run.wanted_trials(), run.sweep.axes, along, found, is_searched=is_searched)
 
 
 def _phase_map(
@@ -79,7 +93,7 @@ def _phase_map(
     hidden: Sequence[AxisInfo],
 ) -> alt.TopLevelMixin:
     x, y, facets = shown
-    trials = run.labelled(rules, at)
+    trials = run.labelled(rules, at).with_columns(pl.lit("").alias(ALL_SEEDS.name))
     cells = figures.phase_cells(trials, run.sweep.axes, x, y, facets, _impossible(run)).collect()
     read = "a cell shows its most frequent phase and how many of its trials have it; it is split where phases tie"
     return phase_map(
@@ -133,9 +147,7 @@ def _shown(
         raise QueryError(f"an axis can be shown once only, not {', '.join(named)}")
     along = run.sweep.search.along
     varied = sorted(_varied(run), key=lambda axis: axis.name != along)  # the searched axis first
-    # A sweep of one axis is drawn over its seeds, or over an axis of one value.
-    spare = sorted((a for a in run.sweep.axes if a not in varied), key=lambda axis: axis.name != "seed")
-    free = [axis for axis in (*varied, *spare) if axis.name not in named]
+    free = [axis for axis in (*varied, *_spare(run, varied)) if axis.name not in named]
     up = run.axis(y) if y is not None else free.pop(0)
     if x is None and not free:
         raise QueryError("a diagram needs two axes, and this sweep has only one: seed")
@@ -146,9 +158,16 @@ def _shown(
     return across, up, panels
 
 
+def _spare(run: Run, varied: Sequence[AxisInfo]) -> list[AxisInfo]:
+    """What a sweep of one axis is drawn over: the seeds of a grid, or an axis of one value."""
+    others = [axis for axis in run.sweep.axes if axis not in varied and axis.name != "seed"]
+    seeds = [axis for axis in run.sweep.axes if axis.name == "seed"]
+    return [*others, ALL_SEEDS] if run.sweep.search.kind == "threshold" else [*seeds, *others]
+
+
 def _with_value(run: Run, value: str, at: Moment | None) -> pl.LazyFrame:
     """The wanted trials; a metric of the curves becomes a column, its value at each trial's evaluation then."""
-    trials = run.wanted_trials()
+    trials = run.wanted_trials().with_columns(pl.lit("").alias(ALL_SEEDS.name))
     is_column = value == "solved" or value in trials.collect_schema()
     if is_column and at is not None:
         raise QueryError(f"--at goes with phases and metrics; {value} belongs to a whole trial")

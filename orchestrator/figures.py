@@ -17,10 +17,12 @@ import polars as pl
 from orchestrator.axis import AxisInfo
 from orchestrator.cells import cells, phase_cells
 from orchestrator.export import save
-from orchestrator.layers import Row, cell_layers, cell_rows, mark_layers, theory_layers
+from orchestrator.fitted import Fitted
+from orchestrator.layers import Row, cell_layers, cell_rows, colour_of, mark_layers, theory_layers
 from orchestrator.layout import Layout, Panels
 from orchestrator.overlay import marks
 from orchestrator.ruler import Ruler
+from orchestrator.strips import beside, strip_layers, strip_rows
 from orchestrator.theory import NO_THEORY, Theory, theory_rows
 
 if TYPE_CHECKING:
@@ -50,27 +52,48 @@ def phase_diagram(
     title: str,
     subtitle: str,
     theory: Theory = NO_THEORY,
+    fits: Sequence[Fitted] = (),
 ) -> alt.TopLevelMixin:
     """A heat map of `cells` (see there), a panel for each combination of the facets: the first one across,
     the others down.
 
     The colour runs from 0 to 1 where all means lie in there, else over their range. `thresholds` (see there)
-    are drawn on top if they were sought along x or y; otherwise nothing is.
+    are drawn on top if they were sought along x or y, and the `fits` of their curves in strips beside the cells;
+    otherwise nothing is.
     `theory` is drawn where its axes are shown (see `theory.theory_rows`).
     """
     import altair as alt
 
     panels = Panels.of(facets)
     layout = Layout.of(Ruler.of(x), Ruler.of(y), panels)
+    along = _searched(thresholds, (x, y), facets)
+    strips = [] if along is None else strip_rows(fits, along, layout, panels)
+    lane = layout.strip(is_on_x=along is x) if strips else None
     colours = _colour_range(cells, value)
     rows = cell_rows(cells, layout, panels, colours)
-    if thresholds is not None and {axis.name for axis in facets} <= set(thresholds.columns):
-        rows += marks(thresholds, layout.x, layout.y, panels.labels)
+    if lane is not None:
+        rows = [beside(row, lane, is_on_x=along is x) for row in rows] + strips
+    if thresholds is not None and along is not None:
+        rows += marks(thresholds, layout.x, layout.y, panels.labels, lane)
     rows += theory_rows(theory, layout, panels)
-    layers = cell_layers(layout, rows, colours, value_title)
+    colour = colour_of(colours, value_title)
+    layers = [*cell_layers(layout, rows, colour, value_title), *strip_layers(layout, rows, along, colour)]
     layers += [*theory_layers(layout, rows), *mark_layers(layout, rows)]
     chart = alt.layer(*layers).properties(width=layout.width, height=layout.height)
     return finished(faceted(chart, rows, panels), layout.total, title, subtitle)
+
+
+def _searched(
+    thresholds: pl.DataFrame | None, shown: Sequence[AxisInfo], facets: Sequence[AxisInfo]
+) -> AxisInfo | None:
+    """The axis of the map along which the thresholds were sought; None if they have no place on it."""
+    if (
+        thresholds is None
+        or thresholds.is_empty()
+        or not {axis.name for axis in facets} <= set(thresholds.columns)
+    ):
+        return None
+    return next((axis for axis in shown if axis.name == thresholds["along"][0]), None)
 
 
 def _colour_range(cells: pl.DataFrame, value: str) -> tuple[float, float]:

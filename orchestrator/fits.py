@@ -30,6 +30,8 @@ class Fit:
     """p most likely never reaches 0.5."""
     width: float
     lapse: float
+    solving: Callable[[Array], Array]
+    """Probability of solving at positions `[X]`, for a seed that was not tried."""
 
 
 Method = Callable[[Array, Array, Array], Fit]
@@ -40,7 +42,9 @@ def by_profile(position: Array, solved: Array, seed: Array) -> Fit:
     """For trials that were placed beforehand."""
     fit = profile(Outcomes(position, solved > 0, seed))
     low, high = fit.interval()
-    return Fit(fit.best, low, high, _is_never_half(fit, float(position.max())), fit.width, fit.lapse)
+    is_never_half = _is_never_half(fit, float(position.max()))
+    curve = fit.without if is_never_half else fit.curve._replace(middle=fit.best + fit.curve.middle)
+    return Fit(fit.best, low, high, is_never_half, fit.width, fit.lapse, curve.solving)
 
 
 def _is_never_half(fit: Profile, last: float) -> bool:
@@ -55,8 +59,10 @@ def by_posterior(position: Array, solved: Array, seed: Array) -> Fit:
     """For trials that a search has placed: median and equal-tailed interval."""
     trials = zip(position.tolist(), (solved > 0).tolist(), seed.tolist(), strict=True)
     outcomes = [Outcome(at, is_solved, label) for at, is_solved, label in trials]
-    belief = Posterior.of(tables(float(position.min()), float(position.max())), outcomes).belief()
+    posterior = Posterior.of(tables(float(position.min()), float(position.max())), outcomes)
+    belief = posterior.belief()
     low, high = belief.interval()
     best, never = belief.quantile(0.5), sum(belief.never)
     is_never_half = never > 0.5 and never > 1 - never - belief.below(float(position.max()))
-    return Fit(math.inf if is_never_half else best, low, high, is_never_half, belief.width, belief.lapse)
+    at = math.inf if is_never_half else best
+    return Fit(at, low, high, is_never_half, belief.width, belief.lapse, posterior.solving)

@@ -54,15 +54,21 @@ def placed_cell(cell: Mapping[str, Any], layout: Layout, panels: Panels) -> Row:
     )
 
 
-def cell_layers(layout: Layout, rows: list[Row], colours: tuple[float, float], title: str) -> list[alt.Chart]:
+def colour_of(colours: tuple[float, float], title: str) -> alt.Color:
+    """Of the field `mean`."""
+    import altair as alt
+
+    scale = alt.Scale(scheme="viridis", domain=colours, clamp=True)
+    return alt.Color("mean:Q", title=textwrap.wrap(title, 18), scale=scale)
+
+
+def cell_layers(layout: Layout, rows: list[Row], colour: alt.Color, title: str) -> list[alt.Chart]:
     """Cells with data, in colour."""
     import altair as alt
 
-    wrapped = textwrap.wrap(title, 18)
-    scale = alt.Scale(scheme="viridis", domain=colours, clamp=True)
     mean = alt.Tooltip("mean:Q", title=title, format=".3~g")
     data = boxes(layout, mean).transform_filter("datum.layer == 'data'")
-    layers = [data.encode(color=alt.Color("mean:Q", title=wrapped, scale=scale))]
+    layers = [data.encode(color=colour)]
     layers += blank_layers(layout, rows)
     if layout.has_counts:
         layers.append(_counts(layout, rows))
@@ -117,7 +123,8 @@ def _counts(layout: Layout, rows: list[Row]) -> alt.Chart:
     side |= {"baseline": "top", "dy": 1.5} if runs_across else {}
     font = 0.85 * layout.small if side else layout.small
     text = alt.Chart().mark_text(fontSize=font, **side).transform_filter("datum.layer == 'data'")
-    x, y = layout.encode_x("right" if runs_up else "px"), layout.encode_y("top" if runs_across else "py")
+    upper = "top" if layout.y.axis.is_numeric else "bottom"  # categories are read from the top
+    x, y = layout.encode_x("right" if runs_up else "px"), layout.encode_y(upper if runs_across else "py")
     counts: alt.Chart = text.encode(x=x, y=y, text="trials:Q", color=alt.Color("ink:N", scale=None))
     return counts
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.axis import AxisInfo
 from orchestrator.ruler import Ruler, facet_label
@@ -20,6 +20,10 @@ COUNTS_UP_TO = 150
 """Cells per panel, beyond which their numbers of trials are in the tooltip only."""
 FEW = 14
 """Cells across that fit into one column."""
+STRIP, ASIDE = 6.0, 1.2
+"""Width of a strip, and of the white on both sides of it, in points."""
+STRIP_FROM = 8
+"""Points across a cell, from which it has room for a strip."""
 LETTER = 4.2
 """Mean width of a letter of a label."""
 
@@ -44,6 +48,26 @@ class Panels:
             "across": facet_label(self.across, [row[axis.name] for axis in self.across]),
             "down": facet_label(self.down, [row[axis.name] for axis in self.down]),
         }
+
+
+class Lane(NamedTuple):
+    """A strip beside what a cell shows, in cells from one side of it."""
+
+    start: float
+    end: float
+    width: float
+    """With the white on both sides."""
+    is_far: bool
+    """Whether that side is the one of larger places."""
+
+    def ends(self, cell: float) -> tuple[float, float]:
+        """Of the strip of a cell, in places."""
+        side = cell + 0.5 if self.is_far else cell - 0.5
+        return (side - self.end, side - self.start) if self.is_far else (side + self.start, side + self.end)
+
+    def rest(self, cell: float) -> tuple[float, float]:
+        """What is left of a cell, in places."""
+        return (cell - 0.5, cell + 0.5 - self.width) if self.is_far else (cell - 0.5 + self.width, cell + 0.5)
 
 
 @dataclass(frozen=True)
@@ -83,6 +107,16 @@ class Layout:
         """Whether the number of trials fits into a cell."""
         n_cells = len(self.x.values) * len(self.y.values)
         return n_cells < COUNTS_UP_TO and self.cell_width >= 8 and self.cell_height >= 6.5
+
+    def strip(self, *, is_on_x: bool) -> Lane | None:
+        """Where a strip along x (or y) runs: at the lower side of cells (or at their left one). None if there is no
+        room."""
+        size = self.cell_height if is_on_x else self.cell_width
+        if size < STRIP_FROM:
+            return None
+        width = min(STRIP, size / 4)
+        is_far = is_on_x and not self.y.axis.is_numeric  # categories are read from the top
+        return Lane(ASIDE / size, (ASIDE + width) / size, (2 * ASIDE + width) / size, is_far=is_far)
 
     def encode_x(self, field: str = "px") -> alt.X:
         """`field`: of the rows, in places of the ruler."""

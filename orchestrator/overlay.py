@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from orchestrator.layout import Lane
 from orchestrator.ruler import Ruler
 
 THRESHOLD, BEYOND, CROSSING = "with 95 % interval", "beyond the tested sizes", "p crosses 0.5, turns around"
@@ -28,27 +29,30 @@ class _Mark:
     """Which way an arrow points: 1 towards larger places, -1 towards smaller ones."""
 
 
-def marks(thresholds: pl.DataFrame, x: Ruler, y: Ruler, panel: Labels) -> list[Row]:
+def marks(thresholds: pl.DataFrame, x: Ruler, y: Ruler, panel: Labels, lane: Lane | None = None) -> list[Row]:
     """Rows of the layers `interval` and `mark`, in coordinates of the map; none if the thresholds were
-    sought along an axis that is neither x nor y, or do not differ along the other one.
+    sought along an axis that is neither x nor y, or are not told apart by the other one. They stand in the
+    middle of cells, or of the strips in their `lane`.
     """
     along = thresholds["along"][0] if len(thresholds) else None
     ruler, other = (x, y) if along == x.axis.name else (y, x)
-    if along != ruler.axis.name or other.axis.name not in thresholds.columns or not ruler.axis.finite:
+    is_told = other.axis.name in thresholds.columns or len(other.values) == 1
+    if along != ruler.axis.name or not is_told or not ruler.axis.finite:
         return []
     rows: list[Row] = []
     for curve in thresholds.iter_rows(named=True):
-        place = other.cell(curve[other.axis.name])
+        place = other.cell(curve.get(other.axis.name, other.values[0]))
         if place is not None:
+            middle = place if lane is None else sum(lane.ends(place)) / 2
             rows += [
-                _placed(mark, place, is_on_x=ruler is x) | panel(curve) for mark in _marks_of(curve, ruler)
+                _placed(mark, middle, is_on_x=ruler is x) | panel(curve) for mark in _marks_of(curve, ruler)
             ]
     return rows
 
 
 def _marks_of(curve: Mapping[str, object], ruler: Ruler) -> list[_Mark]:
     """Bars reach as far as the cells in which the curve was tested, and arrows stand at their outer edge."""
-    first, last = _tested_ends(curve, ruler)
+    first, last = tested_ends(curve["tested_low"], curve["tested_high"], ruler)
     low, high = (_place(ruler, curve[name]) for name in ("low", "high"))
     threshold = _place(ruler, curve["threshold"])
     if threshold is not None:
@@ -64,9 +68,9 @@ def _marks_of(curve: Mapping[str, object], ruler: Ruler) -> list[_Mark]:
     return [_Mark(at, kind=CROSSING) for at in crossings if at is not None]
 
 
-def _tested_ends(curve: Mapping[str, object], ruler: Ruler) -> tuple[float, float]:
+def tested_ends(lowest: object, highest: object, ruler: Ruler) -> tuple[float, float]:
     """The outer edges of the cells of the smallest and the largest tested value."""
-    low, high = (_place(ruler, curve[name]) for name in ("tested_low", "tested_high"))
+    low, high = _place(ruler, lowest), _place(ruler, highest)
     first, last = ruler.scale_ends
     return first if low is None else max(first, low - 0.5), last if high is None else min(last, high + 0.5)
 

@@ -187,11 +187,16 @@ def tables(low: float, high: float, step: float = STEP) -> Tables:
     return Tables(low, high, step)
 
 
-def _log_probability(shapes: Shapes, position: float, t: Array, sign: Sign) -> tuple[Exact, Exact]:
-    """Of not solving and of solving `[C, T]`. Above -7, so that 23 bits hold the multiples of 2^-20."""
+def _solving(shapes: Shapes, position: float, t: Array, sign: Sign) -> Array:
+    """Probability of solving `[C, T]`, for a seed tried once."""
     away = sign * (position - t) / shapes.spread[:, None] + shapes.lead[:, None]
     p = GUESS + (1 - GUESS - shapes.lapse[:, None]) / (1 + np.exp(-np.clip(away, -500, 500)))
-    p = np.minimum(p, 1 - GUESS)
+    return np.asarray(np.minimum(p, 1 - GUESS))
+
+
+def _log_probability(shapes: Shapes, position: float, t: Array, sign: Sign) -> tuple[Exact, Exact]:
+    """Of not solving and of solving `[C, T]`. Above -7, so that 23 bits hold the multiples of 2^-20."""
+    p = _solving(shapes, position, t, sign)
     return _exact(np.log1p(-p)).astype(np.float32), _exact(np.log(p)).astype(np.float32)
 
 
@@ -231,6 +236,13 @@ class Posterior:
     def belief(self) -> Belief:
         return _reduced(self.loglik, self._shapes, self._tables.t, self._sign)
 
+    def solving(self, positions: Array) -> Array:
+        """Posterior mean of the probability of solving at positions `[X]`, for a seed that was not tried yet."""
+        t, weight = self._tables.t, _weights(self.loglik, self._shapes)[0]
+        return np.array(
+            [(weight * _solving(self._shapes, at, t, self._sign)).sum() for at in positions.tolist()]
+        )
+
 
 def _by_seed(outcomes: Iterable[Outcome]) -> list[list[tuple[float, bool]]]:
     seeds: dict[int, list[tuple[float, bool]]] = {}
@@ -254,12 +266,18 @@ def _of_seed(tables: Tables, trials: list[tuple[float, bool]], sign: Sign) -> Ar
     return _exact(shifted(loglik, by))
 
 
-def _reduced(loglik: Array, shapes: Shapes, t: Array, sign: Sign) -> Belief:
-    joint = loglik + shapes.log_prior[:, None] - math.log(len(t))
+def _weights(loglik: Array, shapes: Shapes) -> tuple[Array, float]:
+    """The posterior `[C, T]`, and the log-evidence."""
+    joint = loglik + shapes.log_prior[:, None] - math.log(loglik.shape[1])
     top = float(joint.max())
     weight = np.exp(joint - top)
     total = float(weight.sum())
     weight /= total
+    return weight, top + math.log(total)
+
+
+def _reduced(loglik: Array, shapes: Shapes, t: Array, sign: Sign) -> Belief:
+    weight, log_evidence = _weights(loglik, shapes)
     of_shape = weight.sum(1)
     never = float(of_shape[~shapes.has_threshold].sum())
     return Belief(
@@ -270,7 +288,7 @@ def _reduced(loglik: Array, shapes: Shapes, t: Array, sign: Sign) -> Belief:
         width=_median(shapes.width, of_shape),
         lapse=_median(shapes.lapse, of_shape),
         tau=_median(shapes.tau, of_shape) if shapes is SHARED else None,
-        log_evidence=top + math.log(total),
+        log_evidence=log_evidence,
     )
 
 

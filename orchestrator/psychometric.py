@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 from statistics import NormalDist
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,20 @@ class Outcomes:
     seed: Array  # [N], any labels
 
 
+class Logistic(NamedTuple):
+    """A curve, averaged over seeds."""
+
+    middle: float
+    """m, in units of position."""
+    spread: float
+    lapse: float
+
+    def solving(self, positions: Array) -> Array:
+        """Probability of solving at positions `[X]`."""
+        z = np.clip((positions - self.middle) / self.spread, -500, 500)
+        return np.asarray(GUESS + (1 - GUESS - self.lapse) / (1 + np.exp(-z)))
+
+
 @dataclass(frozen=True)
 class Profile:
     """The profile likelihood of a threshold, in units of position."""
@@ -55,6 +70,10 @@ class Profile:
     width: float
     """w of the best curve that has a threshold; `lapse` likewise."""
     lapse: float
+    curve: Logistic
+    """That curve, were its threshold at 0."""
+    without: Logistic
+    """The best curve that never reaches 0.5."""
     n_seeds: int
 
     @property
@@ -167,10 +186,13 @@ def _profiled(total: Array, grid: Array, n_seeds: int) -> Profile:
     offset = spread[..., None] * np.log(middle / (1 - middle))  # [tau, W, L]
     at_t = shifted(total[:, :, reaches].reshape(-1, len(grid)), offset.ravel() / STEP)
     best = int(at_t.max(1).argmax())
-    _, at_width, at_lapse = np.unravel_index(best, offset.shape)
-    without = float(total[:, :, ~reaches].max())
+    at_tau, at_width, at_lapse = np.unravel_index(best, offset.shape)
     width, lapse = float(WIDTHS[at_width]), float(LAPSES[reaches][at_lapse])
-    return Profile(grid, at_t.max(0), without, width, lapse, n_seeds)
+    curve = Logistic(-float(offset[at_tau, at_width, at_lapse]), float(spread[at_tau, at_width]), lapse)
+    rest = total[:, :, ~reaches]
+    at_tau, at_width, at_lapse, at_m = np.unravel_index(int(rest.argmax()), rest.shape)
+    without = Logistic(float(grid[at_m]), float(spread[at_tau, at_width]), float(LAPSES[~reaches][at_lapse]))
+    return Profile(grid, at_t.max(0), float(rest.max()), width, lapse, curve, without, n_seeds)
 
 
 def shifted(rows: Array, by: Array) -> Array:

@@ -70,13 +70,19 @@ class Ruler:
         known, sought = self.axis.to_scale(np.array(finite)), self.axis.to_scale(np.array([number]))
         return float(np.interp(sought, known, places)[0])
 
+    def number(self, place: float) -> float:
+        """The number at a place: inverse of `place`, and the nearest value's beyond those."""
+        finite = self.axis.finite
+        places = [self._place_of[_key(value)] for value in finite]
+        return self.axis.from_scale(float(np.interp(place, places, self.axis.to_scale(np.array(finite)))))
+
     def labels(self, least_gap: float) -> dict[float, str]:
         """Place -> text, for as many values as have room when labels need `least_gap` cells each."""
         every = {place: self.label(value) for value, place in zip(self.values, self.places, strict=True)}
-        if least_gap <= 1 or not self.axis.is_numeric:
-            return every
         finite = [i for i, value in enumerate(self.values) if value in self.axis.finite]
         whole = [i for i in finite if self._is_whole_power(self.values[i])]
+        if not self.axis.is_numeric or (least_gap <= 1 and not (self._has_powers and len(whole) > 1)):
+            return every
         candidates = whole if len(whole) > 1 else finite
         stride = candidates[1] - candidates[0] if len(candidates) > 1 else 1
         kept = set(candidates[:: math.ceil(least_gap / stride)]) | (set(range(len(every))) - set(finite))
@@ -88,7 +94,7 @@ class Ruler:
             return "none" if value is None else str(value)
         if math.isinf(value):
             return "∞" if value > 0 else "-∞"
-        if self._is_whole_power(value) and max(self.axis.finite) >= POWERS_FROM:
+        if self._has_powers and self._is_whole_power(value):
             base = 2 if self.axis.scale == "log2" else 10
             return f"{base}^{round(math.log(value, base))}"
         return _digits(value, self._n_digits)
@@ -99,6 +105,10 @@ class Ruler:
         numbers = {float(v) for v in self.values if isinstance(v, (int, float)) and math.isfinite(v)}
         enough = (n for n in range(4, 17) if len({_digits(x, n) for x in numbers}) == len(numbers))
         return next(enough, 17)
+
+    @property
+    def _has_powers(self) -> bool:
+        return bool(self.axis.finite) and max(self.axis.finite) >= POWERS_FROM
 
     def _is_whole_power(self, value: object) -> bool:
         if self.axis.scale not in ("log2", "log10") or not isinstance(value, (int, float)):

@@ -18,6 +18,7 @@ import pytest
 from orchestrator.axis import AxisInfo
 from orchestrator.errors import StoreError
 from orchestrator.figures import cells, phase_diagram, save
+from orchestrator.fitted import Fitted
 from orchestrator.ruler import GAP, Ruler
 
 K = AxisInfo("k", "linear", (2, 3))
@@ -138,6 +139,7 @@ def test_infinite_data_has_a_separate_column_beside_the_scale() -> None:
     [
         (SIZE, ["64", "91", "128", "∞"]),
         (AxisInfo("n", "log2", (2.0**14, 2.0**15)), ["2^14", "2^15"]),
+        (AxisInfo("n", "log2", (2.0**14, 2.0**14.5, 2.0**15)), ["2^14", "2^15"]),
         (AxisInfo("lr", "log10", (1e-4, 3e-4, 1e-3)), ["0.0001", "0.0003", "0.001"]),
         (AxisInfo("x", "linear", (200.0, 200.5, 0.125)), ["0.125", "200", "200.5"]),
         (AxisInfo("x", "linear", (0.12345, 0.12346, 0.5)), ["0.12345", "0.12346", "0.5"]),
@@ -238,6 +240,64 @@ def test_thresholds_stand_in_the_panel_of_their_curve() -> None:
     rows = drawn(curves, facets=[DEPTH])
     assert ["depth = 1", "depth = 2"] == [row["across"] for row in marks(rows) if row["layer"] == "mark"]
     assert {"depth = 1", "depth = 2"} == {row["across"] for row in rows if row["layer"] == "empty"}
+
+
+def strips(
+    curves: Sequence[dict[str, Any]], fits: Sequence[Fitted], x: AxisInfo = K, y: AxisInfo = SIZE
+) -> tuple[list[Any], dict[str, Any]]:
+    """The rows of a chart with fits, and its specification."""
+    frame = cells(trials([]), AXES, x, y, [], "solved").collect()
+    table = pl.DataFrame(curves, schema=SCHEMA)
+    spec = phase_diagram(frame, table, x=x, y=y, facets=[], fits=fits, **TITLES).to_dict()
+    return data_of(spec), spec
+
+
+def step(values: Any) -> Any:
+    """Nothing solves below 91, everything from there on."""
+    return (values >= 91).astype(float)
+
+
+def test_a_fitted_curve_is_a_strip_beside_its_cells() -> None:
+    """From the outer edge of the first cell that was tested to that of the last one, in pieces of one colour; its
+    threshold stands on it, and cells make room."""
+    rows, spec = strips([curve_row(k=3, threshold=91.0)], [Fitted({"k": 3}, (64.0, 91.0), step)])
+    low, high = [row for row in rows if row["layer"] == "fit"]
+    assert (-0.5, 0.0, 1.5, 1.0) == (low["bottom"], low["mean"], high["top"], high["mean"])
+    assert ("64", "91") == (low["at"].split()[0], high["at"])
+    assert high["bottom"] < low["top"] < high["bottom"] + 0.1  # no seam
+    (mark,) = [row for row in rows if row["layer"] == "mark"]
+    assert (low["left"] + low["right"]) / 2 == pytest.approx(mark["px"])
+    beside = [row for row in rows if row["layer"] == "empty" and row["x"] == "3"]
+    assert 4 == len(beside)
+    assert all(
+        0.5 < low["left"] < low["right"] < row["left"] < row["px"] < row["right"] == 1.5 for row in beside
+    )
+    assert "fitted to each curve" in json.dumps(spec)
+
+
+def test_below_rows_of_categories_strips_are_below_too() -> None:
+    """Categories are read from the top, so that below is where places are larger."""
+    name = AxisInfo("name", "category", ("a", "b"))
+    frame = cells(trials([], name=pl.Series([], dtype=pl.String)), [*AXES, name], SIZE, name, [], "solved")
+    table = pl.DataFrame(
+        [{**curve_row(k=2, threshold=91.0), "name": "b"}], schema=SCHEMA | {"name": pl.String}
+    )
+    fits = [Fitted({"name": "b"}, (64.0, 128.0), step)]
+    shown = {"x": SIZE, "y": name, "facets": [], "fits": fits}
+    rows = data_of(phase_diagram(frame.collect(), table, **shown, **TITLES).to_dict())
+    strip = next(row for row in rows if row["layer"] == "fit")
+    cell = next(row for row in rows if row["layer"] == "empty" and row["y"] == "b")
+    assert 0.5 == cell["bottom"] < cell["top"] < strip["bottom"] < strip["top"] < 1.5
+
+
+def test_without_a_fit_or_without_room_there_is_no_strip() -> None:
+    """And no lane for it: cells are whole, and thresholds in their middle."""
+    many = AxisInfo("k", "linear", tuple(range(60)))
+    for fits, x in (([], K), ([Fitted({"k": 3}, (64.0, 91.0), step)], many)):
+        rows, spec = strips([curve_row(k=3, threshold=91.0)], fits, x=x)
+        assert {"interval", "mark", "empty"} == {row["layer"] for row in rows}
+        assert {1.0} == {row["right"] - row["left"] for row in rows if row["layer"] == "empty"}
+        assert "fitted to each curve" not in json.dumps(spec)
 
 
 def chart(x: AxisInfo = K, facets: Sequence[AxisInfo] = ()) -> Any:

@@ -221,3 +221,16 @@ def test_mistakes(lab: Lab, changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SweepError) as error:
         load_sweep(lab.write(**changes))
     assert message in str(error.value)
+
+
+def test_one_curve_alone(lab: Lab) -> None:
+    """A sweep without another axis has one threshold, and its figure shows all trials though seeds run on."""
+    surface, axes = {"threshold": 300, "width": 0.05}, {"data_size": SWEEP["axes"]["data_size"], "seed": 2}
+    run = lab.launch(surface=surface, axes=axes)
+    (row,) = run.thresholds().iter_rows(named=True)
+    assert row["low"] < 300 < row["high"]
+    assert "precise" == row["search_ended"]
+    spec: Any = run.plot().to_dict()
+    (rows,) = spec["datasets"].values()
+    assert row["trials"] == sum(cell["trials"] for cell in rows if cell["layer"] == "data")
+    assert {"data", "empty", "fit", "interval", "mark"} == {cell["layer"] for cell in rows}

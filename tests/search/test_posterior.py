@@ -71,6 +71,26 @@ def test_equals_the_sum_over_every_curve(sign: int) -> None:
     assert found.never == pytest.approx((0.0, never) if sign > 0 else (never, 0.0), abs=1e-5)
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_probability_of_solving_is_the_mean_over_every_curve(sign: int) -> None:
+    """Weighed by what the trials say of each, those without a threshold included."""
+    trials = [Outcome(1.0, False, 0), Outcome(2.5, True, 1), Outcome(2.5, False, 2)]
+    total = expected = 0.0
+    for c, (spread, lapse) in enumerate(zip(ALONE.width, ALONE.lapse, strict=True)):
+        middle = (0.5 - GUESS) / (1 - GUESS - lapse)
+        lead = spread * math.log(middle / (1 - middle)) if lapse < 0.5 else 0.0
+        for t in TABLES.t:
+            weight = math.exp(ALONE.log_prior[c])
+            for trial in trials:
+                p = solving(trial.position, t - sign * lead, spread, lapse, sign)
+                weight *= p if trial.solved else 1 - p
+            total += weight
+            expected += weight * solving(3.2, t - sign * lead, spread, lapse, sign)
+    found = Posterior.of(TABLES, trials, sign).solving(np.array([3.2, 1.0]))  # type: ignore[arg-type]
+    assert expected / total == pytest.approx(found[0], abs=1e-5)
+    assert (2,) == found.shape
+
+
 def test_one_trial_per_seed_is_the_seed_effect_averaged_over() -> None:
     """A seed tried once says on four axes what it says on three, with the spread as the width."""
     tables = Tables(0.0, 4.0, 1 / 24)
