@@ -259,6 +259,10 @@ def plot(
     ] = "solved",
     at: AtOption = None,
     sweep: RulesOption = None,
+    in_: Annotated[
+        Counted,
+        typer.Option("--in", help="Count examples of thresholds as the axis does, all, or hard ones."),
+    ] = Counted.axis,
     out: Annotated[Path | None, typer.Option("-o", "--out", help="A .pdf, .svg, .png or .html file.")] = None,
 ) -> None:
     """Draw the phase diagram, or how thresholds grow."""
@@ -268,7 +272,7 @@ def plot(
     names = {"phase": "phases.png", "threshold": "thresholds.png"}
     target = out or opened.path / "figures" / names.get(value, "phase_diagram.png")
     moment = None if at is None else read_moment(at)
-    opened.plot(x, y, _names(facet), value, target, at=moment, sweep_file=sweep)
+    opened.plot(x, y, _names(facet), value, target, at=moment, sweep_file=sweep, counted=in_.value)
     print(target)
 
 

@@ -50,11 +50,12 @@ def law_figure(
     facets: Sequence[AxisInfo],
     title: str,
     subtitle: str,
+    measured: str = "",
 ) -> alt.TopLevelMixin:
     """A panel for each group of `laws` (see `scaling`; the facets are its groups), `thresholds` (see there) in it.
 
-    Both laws that grow are drawn where they could be fitted, the constant where it is the verdict. Curves in no
-    fit are grey.
+    `measured` says along or in what thresholds are given. Both laws that grow are drawn where they could be fitted,
+    the constant where it is the verdict. Curves in no fit are grey.
     """
     import altair as alt
 
@@ -66,7 +67,7 @@ def law_figure(
     rows += [row for law in fitted for row in _line(law, x, y, panels)]
     total = COLUMN if panels.columns == 1 else PAGE
     width = min((total - (165 if panels.down else 130)) / panels.columns - 8, WIDEST)
-    frame = _Frame.of(x, y, rows, width)
+    frame = _Frame.of(x, y, rows, width, measured)
     rows += [_words(law, frame, panels) for law in _decisive(fitted)]
     layers = [*_line_layers(frame, rows), *_mark_layers(frame, rows), _word_layer(frame)]
     chart = alt.layer(*layers).properties(width=width, height=HEIGHT)
@@ -145,9 +146,10 @@ class _Frame:
     x_domain: tuple[float, float]
     y_domain: tuple[float, float]
     width: float
+    measured: str
 
     @staticmethod
-    def of(x: AxisInfo, y: AxisInfo, rows: Sequence[Row], width: float) -> _Frame:
+    def of(x: AxisInfo, y: AxisInfo, rows: Sequence[Row], width: float, measured: str) -> _Frame:
         across = [row["px"] for row in rows] or [0.0]
         up = [row[end] for row in rows if row["layer"] != "law" for end in ("py", "top") if end in row] or [
             0.0
@@ -155,7 +157,7 @@ class _Frame:
         # A law may leave the range of what was tested, and is cut off there.
         up += [min(max(row["py"], min(up)), max(up)) for row in rows if row["layer"] == "law"]
         (left, right), (bottom, top) = _padded(across, 0.08), _padded(up, 0.06)
-        return _Frame(x, y, (left, right), (bottom, top + HEADROOM * (top - bottom)), width)
+        return _Frame(x, y, (left, right), (bottom, top + HEADROOM * (top - bottom)), width, measured)
 
     def encode_x(self) -> alt.X:
         import altair as alt
@@ -173,17 +175,23 @@ class _Frame:
 
         axis = alt.Axis(grid=False, tickCount=6)
         if self.y.scale != "linear":
-            axis = _axis(
-                {place: Ruler.of(self.y).label(self.y.from_scale(place)) for place in self._powers()}
-            )
+            axis = _axis({place: self._label(place) for place in self._places()})
         scale = alt.Scale(domain=self.y_domain, nice=False, zero=False)
-        return alt.Y("py:Q", scale=scale, title=f"threshold along {self.y.name}", axis=axis)
+        return alt.Y("py:Q", scale=scale, title=f"threshold {self.measured}", axis=axis)
 
-    def _powers(self) -> list[float]:
-        """Whole octaves or decades, halves of them where there are few."""
+    def _label(self, place: float) -> str:
+        value = self.y.from_scale(place)
+        return Ruler.of(self.y).label(float(f"{value:.3g}") if value < 1000 else value)
+
+    def _places(self) -> list[float]:
+        """Whole octaves or decades; where there are few, halves of octaves, or 1, 2 and 5 of each decade."""
         low, high = self.y_domain
-        step = 0.5 if high - low < 3 else math.ceil((high - low) / MOST_TICKS)
-        return [step * i for i in range(math.ceil(low / step), math.floor(high / step) + 1)]
+        is_few = high - low < 3
+        step = 1 if is_few else math.ceil((high - low) / MOST_TICKS)
+        whole = [float(step * i) for i in range(math.floor(low / step), math.ceil(high / step) + 1)]
+        between = (0.0, 0.5) if self.y.scale == "log2" else (0.0, math.log10(2), math.log10(5))
+        places = [place + part for place in whole for part in (between if is_few else (0.0,))]
+        return [place for place in places if low <= place <= high]
 
 
 def _padded(values: Sequence[float], share: float) -> tuple[float, float]:

@@ -267,16 +267,20 @@ class Run:
         *,
         at: Moment | None = None,
         sweep_file: str | Path | None = None,
+        counted: Counted = "axis",
     ) -> alt.TopLevelMixin:
         """The phase diagram: `value` (`solved`, `phase`, a column of trials, or a metric) over x and y, a panel for
         each value of the facets, thresholds on top. Metrics and phases are taken from the last evaluation, or that
         `at` the best or a given step; phases by the rules of `sweep_file`, if given. `value="threshold"`: instead,
-        thresholds against x, with the laws fitted to each panel. Written to `out` if given."""
+        thresholds against x, with the laws fitted to each panel, `counted` as in `scaling`. Written to `out` if
+        given."""
         from orchestrator.diagram import phase_diagram
         from orchestrator.law_diagram import law_diagram
 
         if value == "threshold":
-            return self._drawn(lambda: law_diagram(self, x, y, facets), out)
+            return self._drawn(lambda: law_diagram(self, x, y, facets, counted), out)
+        if counted != "axis":
+            raise QueryError(f"--in goes with the value threshold, not with {value}")
         return self._drawn(lambda: phase_diagram(self, x, y, facets, value, at, sweep_file), out)
 
     def plot_curves(

@@ -18,6 +18,7 @@ from orchestrator.axis import AxisInfo
 from orchestrator.errors import QueryError
 from orchestrator.inline import Inline
 from orchestrator.launch import launch
+from orchestrator.law_diagram import PLACES, in_sizes
 from orchestrator.law_figure import law_figure
 from orchestrator.overlay import BEYOND, CROSSING, THRESHOLD
 from orchestrator.scaling import RESULTS
@@ -95,6 +96,36 @@ def test_curve_that_turns_around_shows_its_crossings_in_grey() -> None:
     assert [(CROSSING, 7.0, "#9a9a9a"), (CROSSING, 9.0, "#9a9a9a")] == [
         (row["mark"], row["py"], row["ink"]) for row in rows
     ]
+
+
+def test_ticks_are_round_numbers() -> None:
+    """1, 2 and 5 of a decade, whole octaves and their halves; whole powers where there are many."""
+    rate, wide = AxisInfo("lr", "log10", (1e-4, 1e-1)), AxisInfo("n", "log2", (64.0, 2.0**20))
+    for axis, low, high, labels in (
+        (rate, 4e-4, 6e-3, ["0.0005", "0.001", "0.002", "0.005", "0.01"]),
+        (SIZE, 128.0, 512.0, ["128", "181", "256", "362", "512", "724"]),
+        (wide, 64.0, 2.0**20, ["2^6", "2^9", "2^12", "2^15", "2^18", "2^21"]),
+    ):
+        ends = {"threshold": low, "low": low, "high": high, "tested_low": low, "tested_high": high}
+        table = pl.DataFrame([curve(2, **ends)], schema=CURVE | dict.fromkeys(NUMBERS, pl.Float64))
+        fitted = pl.DataFrame(schema=RESULTS)
+        chart: Any = law_figure(table, fitted, x=K, y=axis, facets=(), title="T", subtitle="S")
+        expression = chart.to_dict()["layer"][0]["encoding"]["y"]["axis"]["labelExpr"]
+        assert labels == json.loads(expression.split("]")[0] + "]")
+
+
+def test_thresholds_in_hard_examples_are_drawn_with_all_their_marks_in_them() -> None:
+    """Bounds as they are known, other marks between the trials; unknown where no trial has such a number."""
+    rows = [{"k": k, "data_size": 2.0**i, "n_hard": 2.0**i / k} for k in (1, 2) for i in range(6, 11)]
+    found = {"threshold": 256.0, "low": 128.0, "high": None, "tested_low": 64.0, "tested_high": 1024.0}
+    hard = {"threshold_hard": 128.0, "low_hard": 64.0, "high_hard": None}
+    turning = {"lower_crossing": 90.0, "upper_crossing": 512.0}
+    curves = pl.DataFrame([{"k": k, "along": "data_size", **found, **hard, **turning} for k in (2, 3)])
+    first, second = in_sizes(curves, pl.LazyFrame(rows), SIZE, "hard").iter_rows(named=True)
+    assert [128.0, 64.0, None] == [first[end] for end in ("threshold", "low", "high")]
+    assert [32.0, 512.0, 256.0] == [first[end] for end in ("tested_low", "tested_high", "upper_crossing")]
+    assert 45.0 == pytest.approx(first["lower_crossing"])
+    assert [None] * 4 == [second[end] for end in PLACES]
 
 
 def test_both_laws_run_over_the_fitted_range() -> None:
@@ -193,6 +224,11 @@ def test_figure_of_a_run_is_reached_by_its_value(folder: Path) -> None:
             ["scaling", "run", "--against", "k", "--in", "hard"],
             "error: thresholds along 'size' are not known in n_hard",
         ),
+        (
+            ["plot", "run", "--value", "threshold", "--in", "hard"],
+            "error: thresholds along 'size' are not known in n_hard",
+        ),
+        (["plot", "run", "--in", "hard"], "error: --in goes with the value threshold, not with solved"),
         (["scaling", "run", "--against", "k", "--of", "loss"], "'loss' is none of: threshold"),
         (
             ["plot", "run", "--value", "threshold", "--x", "size"],
