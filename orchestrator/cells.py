@@ -70,8 +70,8 @@ def _on_map(
     schema = trials.collect_schema()
     every = [pl.LazyFrame({a.name: pl.Series(a.values, dtype=schema[a.name])}) for a in shown]
     measured = (
-        trials.pipe(_snapped, shown[0])
-        .pipe(_snapped, shown[1])
+        trials.pipe(snapped, shown[0])
+        .pipe(snapped, shown[1])
         .group_by(names)
         .agg(
             **aggregates,
@@ -110,8 +110,9 @@ def _measured(trials: pl.LazyFrame, value: str) -> pl.LazyFrame:
     return trials.with_columns(_measured=pl.when(usable).then(number))
 
 
-def _snapped(trials: pl.LazyFrame, axis: AxisInfo) -> pl.LazyFrame:
-    """Finite values of a numeric axis, moved to its nearest one. Those beyond the outer cells are dropped."""
+def snapped(trials: pl.LazyFrame, axis: AxisInfo) -> pl.LazyFrame:
+    """Finite values of a numeric axis (a search asks for any), moved to its nearest one. Those beyond the outer
+    cells are dropped."""
     values = axis.finite
     if len(values) < 2:
         return trials

@@ -10,6 +10,7 @@ import polars as pl
 
 from orchestrator.axes_spec import SEED
 from orchestrator.axis import AxisInfo
+from orchestrator.cells import snapped
 from orchestrator.curve_figure import MAX_CELLS, curve_figure
 from orchestrator.errors import QueryError
 from orchestrator.learning import in_cells, learning_curves, read_place, spread
@@ -26,12 +27,14 @@ def learning_diagram(
     run: Run, metric: str | None, cells: Sequence[str], facets: Sequence[str], *, has_log_steps: bool = False
 ) -> alt.TopLevelMixin:
     """The metric (that of `solved` unless given) against the step, for the cells at any of these places
-    (`k=3,depth=2`; all if there is none): a panel for each value of the facets, a colour for each cell in it.
+    (`k=3,depth=2`; all if there is none): a panel for each value of the facets, a colour for each cell in it. What
+    a search has asked for between the values of its axis is in the nearest one's cell.
 
     Raises QueryError if there is no such metric, axis, value or evaluation, or if a panel had too many cells.
     """
     name = _metric(run, metric)
-    wanted = run.wanted_trials().collect()
+    searched = run.axis(run.sweep.search.along or "") if run.sweep.search.kind == "threshold" else None
+    wanted = (run.wanted_trials() if searched is None else snapped(run.wanted_trials(), searched)).collect()
     trials = in_cells(wanted.lazy(), [read_place(text, run.sweep.axes, wanted) for text in cells]).collect()
     points = learning_curves(trials.lazy(), run.curves(), name).collect()
     if points.is_empty():
@@ -49,7 +52,7 @@ def learning_diagram(
         coloured=coloured,
         facets=panels,
         title=run.sweep.name,
-        subtitle=_subtitle(run, trials, points, names, target),
+        subtitle=_subtitle(run, trials, points, names, target, searched),
         target=target,
         has_log_steps=has_log_steps,
     )
@@ -89,7 +92,12 @@ def _coloured(run: Run, points: pl.DataFrame, facets: Sequence[AxisInfo]) -> lis
 
 
 def _subtitle(
-    run: Run, trials: pl.DataFrame, points: pl.DataFrame, cell: Sequence[str], target: float | None
+    run: Run,
+    trials: pl.DataFrame,
+    points: pl.DataFrame,
+    cell: Sequence[str],
+    target: float | None,
+    searched: AxisInfo | None,
 ) -> str:
     """What was drawn, where, and what was left out."""
     drawn = points.unique("trial_id")
@@ -98,6 +106,7 @@ def _subtitle(
     axes = [axis for axis in run.sweep.axes if axis.name in lone and len(axis.values) > 1]
     parts = [facet_label(axes, [lone[axis.name] for axis in axes])] if axes else []
     parts.append(f"{drawn.height} trials of {n_cells} cell{'s' * (n_cells != 1)}")
+    parts += [f"each with the nearest {searched.name} of the axis"] if searched else []
     parts.append("thick: their median, band: 10-90 %, where all trials of a cell were evaluated")
     n_diverged = (drawn["status"] == "diverged").sum()
     n_failed = (trials["status"] == "failed").sum()

@@ -205,6 +205,16 @@ def test_the_figure_says_what_it_shows(tmp_path: Path) -> None:
     assert [(10, 1.0), (10, 1.0), (20, 1.0), (30, 1.0)] == sorted(trials)
 
 
+def test_a_search_is_drawn_in_the_cells_of_its_axis(tmp_path: Path) -> None:
+    """It asks for any value, each with the nearest one of the axis; and that is said."""
+    axes = {"depth": {"linear": [1, 101], "points": 3}, "k": [1], "seed": 2}
+    run = launched(tmp_path, axes=axes, search={"kind": "threshold", "along": "depth", "max_trials": 12})
+    assert run.wanted_trials().collect()["depth"].n_unique() > 3
+    rows, words = drawn(run.plot_curves())
+    assert {"depth = 1", "depth = 51", "depth = 101"} == {row["cell"] for row in rows if "cell" in row}
+    assert words.startswith("12 trials of 3 cells; each with the nearest depth of the axis; thick: ")
+
+
 def test_every_panel_of_a_grid_has_a_row(tmp_path: Path) -> None:
     """Also that of failed trials: without one Vega-Lite draws its neighbours under the wrong headers."""
     rows, _ = drawn(launched(tmp_path).plot_curves(facets=["k", "depth"]))
