@@ -35,6 +35,7 @@ from orchestrator.sweep_file import (
     Search,
     Solved,
     SweepFile,
+    for_its_kind,
     read_top_level,
 )
 from orchestrator.tuned_read import resolved, tuned_of
@@ -167,7 +168,7 @@ def load_sweep(path: Path | str, overrides: Sequence[str] = ()) -> Sweep:
     The file's folder is put at the end of `sys.path`, and stays there: the user's module may import others
     when it runs.
     """
-    document = apply_overrides(read_yaml(path), overrides)
+    document = for_its_kind(apply_overrides(read_yaml(path), overrides))
     folder = str(Path(path).resolve().parent)
     if folder not in sys.path:
         sys.path.append(folder)

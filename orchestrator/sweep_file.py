@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidation, model_validator
@@ -11,6 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SkipValidatio
 from orchestrator.axes_spec import AxisSpec
 from orchestrator.section import Fault, check, nearest
 from orchestrator.tuned_spec import TRIALS, TunedSpec
+from orchestrator.yaml_file import YamlFile
 
 SECTIONS = ("task", "model", "train")
 TRANSFORMER_SOLVED: Mapping[str, Any] = {"metric": "test_accuracy", "at_least": 0.95}
@@ -78,6 +80,16 @@ class Search(_Part):
         if self.kind == "grid" and given:
             raise ValueError(f"{given[0]} needs kind: threshold (a grid asks for everything)")
         return self
+
+
+def for_its_kind(document: YamlFile) -> YamlFile:
+    """A file that `--set search.kind=grid` has made a grid, without what it says of a threshold search."""
+    search, is_set = document.data.get("search"), document.lines.get(("search", "kind"), 0) is None
+    if not isinstance(search, dict) or search.get("kind") != "grid" or not is_set:
+        return document
+    others = [key for key in _OF_THRESHOLD if document.lines.get(("search", key))]
+    kept = {key: value for key, value in search.items() if key not in others}
+    return replace(document, data={**document.data, "search": kept})
 
 
 class Solved(_Part):

@@ -16,6 +16,7 @@ import pytest
 import orchestrator.sweep
 from orchestrator.axes_spec import ROW_COLUMNS
 from orchestrator.axis import AxisInfo
+from orchestrator.errors import SweepError
 from orchestrator.schema import IDENTITY, PROVENANCE, RESULT
 from orchestrator.sweep import Sweep, json_schema, load_stored_sweep, load_sweep
 from orchestrator.yaml_file import parse_yaml
@@ -209,6 +210,18 @@ def test_a_longer_axis_keeps_the_trials_of_a_shorter_one(tmp_path: Path) -> None
         t.trial_id for t in load(tmp_path, TOY + "axes: {seed: 3, k: [2, 3], width: [64, 8]}").plan().trials
     }
     assert short < long
+
+
+@pytest.mark.usefixtures("toy")
+def test_a_search_becomes_a_grid_on_the_command_line(tmp_path: Path) -> None:
+    """What the file says of the threshold search goes with it; what the command line says of one is a mistake."""
+    rules = "{kind: threshold, along: data_size, precision: 0.25, max_trials: 30}"
+    text = TOY + f"axes: {{data_size: [4, 8]}}\nsearch: {rules}\n"
+    search = load(tmp_path, text, "search.kind=grid").search
+    assert ("grid", None, None) == (search.kind, search.precision, search.max_trials)
+    with pytest.raises(SweepError) as caught:
+        load(tmp_path, text, "search.kind=grid", "search.precision=0.5")
+    assert "--set: search.precision: precision needs kind: threshold" in str(caught.value)
 
 
 @pytest.mark.usefixtures("toy")
