@@ -93,10 +93,17 @@ def test_a_dry_run_touches_nothing(folder: Path) -> None:
 
 
 def test_the_flagship_is_planned_in_seconds(folder: Path) -> None:
-    """`--dry-run` of the flagship counts its trials."""
-    done = orchestrator("launch", ROOT / "sweeps/phase_diagram.yaml", "--dry-run", cwd=folder)
-    assert "wanted   6240 trials\n" in done.stdout
-    assert "at most 49,920,000 trial-steps\n" in done.stdout
+    """`--dry-run` of the flagship says about how many trials its search will take, and how many the grid has; its
+    header says the same."""
+    flagship = ROOT / "sweeps/phase_diagram.yaml"
+    search = orchestrator("launch", flagship, "--dry-run", cwd=folder)
+    assert "wanted   about 2592 trials (0 of 48 curves are done)\n" in search.stdout
+    assert "at most about 20,736,000 trial-steps\n" in search.stdout
+    grid = orchestrator("launch", flagship, "--dry-run", "--set", "search.kind=grid", cwd=folder)
+    assert "wanted   6240 trials\n" in grid.stdout
+    assert "at most 49,920,000 trial-steps\n" in grid.stdout
+    header = flagship.read_text()
+    assert all(f"{n:,}" in header for n in (round(2592, -2), 6240, 48 * (60 + 3)))
 
 
 @pytest.mark.usefixtures("launched")
