@@ -18,7 +18,7 @@ import polars as pl
 from orchestrator.axis import AxisInfo
 from orchestrator.figures import faceted, finished
 from orchestrator.laws import bent
-from orchestrator.layout import COLUMN, LETTER, PAGE, Panels
+from orchestrator.layout import COLUMN, FEW, LETTER, PAGE, Panels
 from orchestrator.overlay import BEYOND, CROSSING, MARKS, THRESHOLD
 from orchestrator.ruler import Ruler
 from orchestrator.scaling import RESULTS
@@ -65,8 +65,10 @@ def law_figure(
     ]
     rows = [row for curve in thresholds.iter_rows(named=True) for row in _marks(curve, x, y, panels)]
     rows += [row for law in fitted for row in _line(law, x, y, panels)]
-    total = COLUMN if panels.columns == 1 else PAGE
-    width = min((total - (165 if panels.down else 130)) / panels.columns - 8, WIDEST)
+    is_crowded = len(x.finite) > FEW
+    total = COLUMN if panels.columns == 1 and not is_crowded else PAGE
+    room = (total - (165 if panels.down else 130)) / panels.columns - 8
+    width = room if is_crowded else min(room, WIDEST)
     frame = _Frame.of(x, y, rows, width, measured)
     rows += [_words(law, frame, panels) for law in _decisive(fitted)]
     layers = [*_line_layers(frame, rows), *_mark_layers(frame, rows), _word_layer(frame)]
@@ -236,7 +238,10 @@ def _mark_layers(frame: _Frame, rows: Sequence[Row]) -> list[alt.Chart]:
     bar = alt.Chart().transform_filter("datum.layer == 'interval'").mark_rule(strokeWidth=1.2)
     legend = alt.Legend(title="threshold", symbolFillColor="black", symbolStrokeWidth=0, symbolSize=30)
     shape = alt.Shape("mark:N", scale=alt.Scale(domain=kinds, range=[MARKS[k] for k in kinds]), legend=legend)
-    point = alt.Chart().transform_filter("datum.layer == 'mark'").mark_point(filled=True, opacity=1, size=30)
+    size = max(8.0, min(30.0, 4 * frame.width / len(frame.x.finite)))
+    point = (
+        alt.Chart().transform_filter("datum.layer == 'mark'").mark_point(filled=True, opacity=1, size=size)
+    )
     angle = alt.Angle("angle:Q", scale=None)
     return [
         bar.encode(x=x, y=y, y2="top", color=ink),

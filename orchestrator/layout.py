@@ -21,8 +21,8 @@ COUNTS_UP_TO = 150
 FEW = 14
 """Cells across that fit into one column."""
 STRIP, ASIDE = 6.0, 1.2
-"""Width of a strip, and of the white on both sides of it, in points."""
-STRIP_FROM = 8
+"""Most width of a strip, and of the white on both sides of it, in points."""
+STRIP_FROM = 6
 """Points across a cell, from which it has room for a strip."""
 LETTER = 4.2
 """Mean width of a letter of a label."""
@@ -114,9 +114,9 @@ class Layout:
         size = self.cell_height if is_on_x else self.cell_width
         if size < STRIP_FROM:
             return None
-        width = min(STRIP, size / 4)
+        width, aside = min(STRIP / size, 1 / 4), min(ASIDE / size, 1 / 12)
         is_far = is_on_x and not self.y.axis.is_numeric  # categories are read from the top
-        return Lane(ASIDE / size, (ASIDE + width) / size, (2 * ASIDE + width) / size, is_far=is_far)
+        return Lane(aside, aside + width, 2 * aside + width, is_far=is_far)
 
     def encode_x(self, field: str = "px") -> alt.X:
         """`field`: of the rows, in places of the ruler."""

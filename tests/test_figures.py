@@ -292,7 +292,7 @@ def test_below_rows_of_categories_strips_are_below_too() -> None:
 
 def test_without_a_fit_or_without_room_there_is_no_strip() -> None:
     """And no lane for it: cells are whole, and thresholds in their middle."""
-    many = AxisInfo("k", "linear", tuple(range(60)))
+    many = AxisInfo("k", "linear", tuple(range(70)))
     for fits, x in (([], K), ([Fitted({"k": 3}, (64.0, 91.0), step)], many)):
         rows, spec = strips([curve_row(k=3, threshold=91.0)], fits, x=x)
         assert {"interval", "mark", "empty"} == {row["layer"] for row in rows}
