@@ -234,3 +234,15 @@ def test_one_curve_alone(lab: Lab) -> None:
     (rows,) = spec["datasets"].values()
     assert row["trials"] == sum(cell["trials"] for cell in rows if cell["layer"] == "data")
     assert {"data", "empty", "fit", "interval", "mark"} == {cell["layer"] for cell in rows}
+
+
+def test_the_made_up_sweep_says_what_it_costs(tmp_path: Path) -> None:
+    """Its header, and the launch, of the search and of the grid that it can be made."""
+    file = Path(__file__).parent.parent / "sweeps" / "made_up.yaml"
+    search, grid = (
+        reconcile(load_sweep(file, overrides), tmp_path / "none", Inline()).progress.expected
+        for overrides in ([], ["search.kind=grid"])
+    )
+    assert (324, 660) == (search, grid)
+    assert "About 320 trials" in file.read_text()
+    assert "has 660" in file.read_text()
