@@ -13,6 +13,8 @@ from orchestrator.axis import AxisInfo
 
 GAP = 0.5
 """Cells between the last finite value and inf, which has no place on a scale."""
+NEXT_TO = 0.55
+"""Share of the room for a label that one needs beside the short one of inf."""
 POWERS_FROM = 10_000
 """Axes that reach this are labelled with powers: 2^6, 2^7, ... (Few fonts have all superscripts.)"""
 
@@ -85,7 +87,10 @@ class Ruler:
             return every
         candidates = whole if len(whole) > 1 else finite
         stride = candidates[1] - candidates[0] if len(candidates) > 1 else 1
-        kept = set(candidates[:: math.ceil(least_gap / stride)]) | (set(range(len(every))) - set(finite))
+        apart = set(range(len(every))) - set(finite)
+        spaced = candidates[:: math.ceil(least_gap / stride)]
+        free = {i for i in spaced if all(abs(i - j) + GAP >= NEXT_TO * least_gap for j in apart)}
+        kept = free | apart
         return {place: text for i, (place, text) in enumerate(every.items()) if i in kept}
 
     def label(self, value: object) -> str:
