@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import altair as alt
 
 Row = dict[str, object]
-PIECE = 1.0
+PIECE = 2.0
 """Least length of a piece of one colour, in points."""
 LEVELS = 100
 """Of colours."""
