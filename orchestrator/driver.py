@@ -16,7 +16,7 @@ from cluster.base import Backlog
 from orchestrator.errors import OrchestratorError
 from orchestrator.pack import Pack, make_packs
 from orchestrator.packs import Attempt, OpenPack, begun_packs, describe_deaths, suspects
-from orchestrator.search.base import Progress, Search
+from orchestrator.search.base import Progress, Search, ShapeOf
 from orchestrator.store import Store
 from orchestrator.trial import Ending, Trial
 from orchestrator.worker import PackProgress, WorkOrder, check_epoch, outcome_rows
@@ -46,14 +46,12 @@ class Driver:
         self,
         store: Store,
         search: Search,
-        shape_of: Callable[[Trial], str],
+        shape_of: ShapeOf,
         pack_size: int,
         order: WorkOrder,
-        n_shapes: int = 1,
     ) -> None:
-        """`n_shapes`: of the trials that the search asks for at once, so that each shape fills a pack."""
         self.store, self.search, self.order = store, search, order
-        self.shape_of, self.pack_size, self.n_shapes = shape_of, pack_size, n_shapes
+        self.shape_of, self.pack_size = shape_of, pack_size
         self.tally = Tally(search.progress)
         self.stops_at = math.inf
         """When running packs are to be left, in time.monotonic()'s seconds."""
@@ -101,7 +99,7 @@ class Driver:
         """The id of a pack to begin now, its intent on disk; None: none at the moment."""
         while not self.is_stopping:
             if not self.queue:
-                asked = self.search.ask(self.pack_size * self.n_shapes)
+                asked = self.search.ask(self.pack_size, self.shape_of)
                 self.queue.extend(make_packs(asked, self.shape_of, self.pack_size))
             if not self.queue:
                 return None

@@ -10,6 +10,7 @@ from statistics import mean
 
 from cluster.base import Demand, Places
 from orchestrator.pack import make_packs
+from orchestrator.search.adaptive import ROUNDS
 from orchestrator.search.base import Progress
 from orchestrator.store import Store
 from orchestrator.sweep import Plan, Sweep
@@ -18,8 +19,6 @@ from orchestrator.wanted import search_of
 CPU_PACK_SIZE = 16
 GPU_PACK_SIZE = 512
 FUNCTION_PACK_SIZE = 64
-ROUNDS = 8
-"""Packs of a threshold search for each that runs at once: what one tells decides about the next."""
 PACKS_PER_PLACE = 4
 """At least so many for each pack that runs at once, where there are trials enough."""
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from orchestrator.axis import Array
 from orchestrator.psychometric import unit
-from orchestrator.search.base import Progress
+from orchestrator.search.base import Progress, ShapeOf
 from orchestrator.search.space import Place, Space
 from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
 from orchestrator.sweep_file import Search as Settings
@@ -24,6 +24,8 @@ BEFORE = 8
 """Trials that find out where the threshold is, before the others can stand near it."""
 UNKNOWN = 1.7
 """Trials near the threshold, for each that would do if width and lapse were known."""
+ROUNDS = 8
+"""A search decides anew at least so many times in its course."""
 CONTROLS = 1
 CONTROLS_IN_DOUBT = 3
 """Where nothing solves, the control says whether more data would help."""
@@ -116,10 +118,28 @@ class ThresholdSearch:
             if trial.trial_id not in self._ended:
                 self._curves[self._curve_of[trial.trial_id]].pending.add(trial.trial_id)
 
-    def ask(self, n: int) -> Sequence[Trial]:
-        asked = self._next(n)
+    def ask(self, n: int, shape_of: ShapeOf | None = None) -> Sequence[Trial]:
+        asked = self._next(n) if shape_of is None else self._of_one_shape(n, shape_of)
         self.adopt(asked)
         return asked
+
+    def _of_one_shape(self, n: int, shape_of: ShapeOf) -> list[Trial]:
+        """The first shape to fill a pack among the trials that are wanted most, as many as one round of all open
+        curves has; if none does, the one with most. The rest is left for the next time, which will know more."""
+        if self._is_dry:  # Tune asks ten times a second
+            return []
+        for looked_at in (n, self._round()):
+            groups: dict[str, list[Trial]] = {}
+            for trial in self._next(max(n, looked_at)):
+                group = groups.setdefault(shape_of(trial), [])
+                group.append(trial)
+                if len(group) == n:
+                    return group
+        return max(groups.values(), key=len, default=[])
+
+    def _round(self) -> int:
+        """So many trials of all open curves may be asked for before any of them has told its outcome."""
+        return sum(reason is None for reason in self.reasons()) * self._typical // ROUNDS
 
     @property
     def is_finished(self) -> bool:
@@ -164,21 +184,26 @@ class ThresholdSearch:
         return rows
 
     def _next(self, n: int) -> list[Trial]:
-        """What to run next, as things are."""
+        """What to run next, as things are; most urgent first."""
         if self._is_dry:
             return []
-        places = self._controls()
+        controls = self._controls()
         pending = [curve.pending_candidates() for curve in self._curves]
-        chosen = self._policy.ask(self._tried(), pending, max(0, n - len(places)), self._exhausted())
-        for i in sorted({i for i, _ in chosen}):
-            values = [float(self.space.curves[i].values[candidate]) for j, candidate in chosen if j == i]
-            room = max(
-                0, self._rules.max_trials - self._curves[i].n_trials
-            )  # the policy doesn't count failed ones
-            seeds = self._unused_seeds(self._curves[i], at_inf=False)
-            places += [Place(i, value, seed) for value, seed in zip(values[:room], seeds, strict=False)]
+        chosen = self._policy.ask(self._tried(), pending, max(0, n - len(controls)), self._exhausted())
+        free = {i: self._free_seeds(self._curves[i]) for i in {i for i, _ in chosen}}
+        seeds = [next(free[i], None) for i, _ in chosen]
+        places = controls + [
+            Place(i, float(self.space.curves[i].values[candidate]), seed)
+            for (i, candidate), seed in zip(chosen, seeds, strict=True)
+            if seed is not None
+        ]
         self._is_dry = not places
         return [self.space.trial(place) for place in places]
+
+    def _free_seeds(self, curve: _Curve) -> Iterator[int]:
+        """For as many trials as a curve may have: the policy doesn't count failed ones."""
+        room = max(0, self._rules.max_trials - curve.n_trials)
+        return islice(self._unused_seeds(curve, at_inf=False), room)
 
     def _controls(self) -> list[Place]:
         """Trials at inf that lack: a few of each curve, more where nothing is solved."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from orchestrator.trial import Ending, Trial
+
+ShapeOf = Callable[[Trial], str]
+"""Trials of equal shape can be one pack."""
 
 
 class Progress(NamedTuple):
@@ -33,9 +36,9 @@ class Search(Protocol):
         """Trials that an earlier driver began, and that are not stored yet: they will be, and are not asked for."""
         ...
 
-    def ask(self, n: int) -> Sequence[Trial]:
+    def ask(self, n: int, shape_of: ShapeOf | None = None) -> Sequence[Trial]:
         """Wanted trials that were neither told, adopted nor asked for before; empty: none now. About n of them, or
-        all, if the search knows them all."""
+        all, if the search knows them all. With `shape_of` they fill packs of n: at most n of one shape, or all."""
         ...
 
     @property

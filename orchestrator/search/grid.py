@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from orchestrator.search.base import Progress
+from orchestrator.search.base import Progress, ShapeOf
 from orchestrator.trial import Ending, Trial
 
 
@@ -29,7 +29,7 @@ class Grid:
     def adopt(self, trials: Iterable[Trial]) -> None:
         self._adopted |= {trial.trial_id for trial in trials}
 
-    def ask(self, n: int) -> Sequence[Trial]:
+    def ask(self, n: int, shape_of: ShapeOf | None = None) -> Sequence[Trial]:
         trials, self._open = self._open, {}
         return [trial for trial_id, trial in trials.items() if trial_id not in self._adopted]
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Sequence
+from heapq import heapify, heapreplace
 
 import numpy as np
 
@@ -66,12 +67,13 @@ class Policy:
             _Queue(i, self._curves[i], verdicts[i], below[j], list(pending[i]), self.rules, self._phases[i])
             for j, i in enumerate(open_curves)
         ]
+        urgent = [(-queue.urgency, j) for j, queue in enumerate(queues)]
+        heapify(urgent)
         asked: list[tuple[int, int]] = []
-        while len(asked) < room:
-            queue = max(queues, key=lambda queue: queue.urgency)
-            if queue.urgency <= 0:
-                break
+        while len(asked) < room and urgent[0][0] < 0:
+            queue = queues[urgent[0][1]]
             asked.append((queue.index, queue.take()))
+            heapreplace(urgent, (-queue.urgency, urgent[0][1]))
         return asked
 
     def _tell(self, told: Sequence[Iterable[Tried]]) -> None:

@@ -128,6 +128,15 @@ class TestSearch:
         assert not ids & {trial.trial_id for trial in search.ask(4)}
         assert all(map(search.knows, ids))
 
+    def test_packs_of_one_shape(self, policy: Callable[[], Search]) -> None:
+        """Asked for a pack, it gives trials of one shape, no more than fit, or all that there will ever be."""
+        search = policy()
+        while asked := search.ask(4, lambda trial: str(trial.config["data_size"] > 2**9)):
+            shapes = {trial.config["data_size"] > 2**9 for trial in asked}
+            assert search.is_finished or (1 == len(shapes) and len(asked) <= 4)
+            search.tell({trial.trial_id: ending(trial) for trial in asked})
+        assert search.is_finished
+
     def test_failed_trials_do_not_go_on_for_ever(self, policy: Callable[[], Search]) -> None:
         """Nothing is learned from them, and there is an end all the same."""
         search, n_asked = policy(), 0
