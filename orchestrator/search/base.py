@@ -38,7 +38,8 @@ class Search(Protocol):
 
     def ask(self, n: int, shape_of: ShapeOf | None = None) -> Sequence[Trial]:
         """Wanted trials that were neither told, adopted nor asked for before; empty: none now. About n of them, or
-        all, if the search knows them all. With `shape_of` they fill packs of n: at most n of one shape, or all."""
+        all, if the search knows them all. With `shape_of` they fill packs of n: at most n of one shape, or all that
+        are wanted as long as nothing more is told."""
         ...
 
     @property

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestrator.search.base import Progress, Search
+from orchestrator.search.base import Progress, Search, ShapeOf
 from orchestrator.search.study import Study
 from orchestrator.search.study_space import Spot, StudySpace
 from orchestrator.search.suggest import Values
@@ -78,11 +78,12 @@ class TunedSearch:
                 self._begun.add(trial.trial_id)
                 self.inner.adopt([self.space.nominal(trial)])
 
-    def ask(self, n: int) -> Sequence[Trial]:
+    def ask(self, n: int, shape_of: ShapeOf | None = None) -> Sequence[Trial]:
         due = self._due(n)
         if due or None in self._frozen:
             return due
-        return [self._as_run(trial) for trial in self.inner.ask(n)]
+        shape_as_run = None if shape_of is None else (lambda trial: shape_of(self._with_settings(trial)))
+        return [self._as_run(trial) for trial in self.inner.ask(n, shape_as_run)]
 
     @property
     def is_finished(self) -> bool:
@@ -120,14 +121,16 @@ class TunedSearch:
         return asked
 
     def _as_run(self, trial: Trial) -> Trial:
-        """What the inner search asked for, with the settings of its curve."""
-        curve = self.space.curve_of(trial)
-        best = self.studies[curve].best
-        assert best is not None, "nothing is scored before it is tuned"
-        scored = self.space.scored(trial, best.values)
+        """What the inner search asked for, with the settings of its curve; also remembers it."""
+        scored = self._with_settings(trial)
         self._begun.add(scored.trial_id)
-        self._remember(scored, Spot(curve, None, best.values))
+        self._remember(scored, Spot(self.space.curve_of(trial), None, self.space.tuning.get(scored.config)))
         return scored
+
+    def _with_settings(self, trial: Trial) -> Trial:
+        best = self.studies[self.space.curve_of(trial)].best
+        assert best is not None, "nothing is scored before it is tuned"
+        return self.space.scored(trial, best.values)
 
     def _remember(self, trial: Trial, spot: Spot) -> None:
         if spot.number is not None:
