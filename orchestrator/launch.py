@@ -113,6 +113,7 @@ def _prepare(store: Store, sweep: Sweep, packs: Packing, cluster: str) -> Driver
     record_launch(store.path / "provenance.json", cluster)
     resources = Resources(
         device="cuda" if packs.demand.gpus else "cpu",
+        device_share=min(1.0, packs.demand.gpus or 1.0),
         threads=max(1, int(packs.demand.cpus)),
         slots=sweep.pack.slots,
     )

@@ -52,7 +52,7 @@ def test_examples_of_version_1(variant: str) -> None:
     data.prepare(torch.tensor([10]), 10)
     assert (Composition.VERSION, EXAMPLES[variant]) == (
         1,
-        digest(*data.batch(0), *data.batch(9), *data.evaluation()),
+        digest(*data.batch(torch.tensor([0])), *data.batch(torch.tensor([9])), *data.evaluation()),
     )
 
 

@@ -66,6 +66,8 @@ class Resources:
     """What a pack may use. `slots`: how many trials train at once; None lets the trainer choose."""
 
     device: str = "cpu"
+    device_share: float = 1.0
+    """Of the device's memory, where several packs share one."""
     threads: int = 1
     slots: int | None = None
 

@@ -59,7 +59,7 @@ def held_out(data: CompositionData, slot: int = 0) -> list[list[tuple[int, ...]]
 def batches(data: CompositionData, step: Tensor, n_steps: int) -> tuple[Tensor, Tensor]:
     """All batches of a block: tokens `[n_steps, S, B, T]` and targets `[n_steps, S, B, Q]`."""
     data.prepare(step, n_steps)
-    tokens, targets = zip(*(data.batch(j) for j in range(n_steps)), strict=True)
+    tokens, targets = zip(*(data.batch(torch.tensor([j])) for j in range(n_steps)), strict=True)
     return torch.stack(tokens), torch.stack(targets)
 
 

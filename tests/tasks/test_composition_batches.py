@@ -47,7 +47,9 @@ def test_examples_seen_are_counted() -> None:
     tasks = [composition(**{"data_size": 30, "easy_fraction": 0.5, **v}) for v in values]
     data = filled(*tasks)
     seen = data.prepare(at(0, 5, 10, 15), BLOCK)
-    hops = torch.stack([hops_of(tasks[0], data.batch(j)[0]) for j in range(BLOCK)])  # [n, S, B]
+    hops = torch.stack(
+        [hops_of(tasks[0], data.batch(torch.tensor([j]))[0]) for j in range(BLOCK)]
+    )  # [n, S, B]
     assert [(hops == 2).sum((0, 2)).tolist(), (hops < 2).sum((0, 2)).tolist()] == [
         seen["hard_seen"].tolist(),
         seen["easy_seen"].tolist(),

@@ -27,11 +27,11 @@ def test_cuda_equals_cpu() -> None:
     cpu, cuda = start("cpu"), start("cuda")
     for mine, theirs in zip(cpu.data.evaluation(), cuda.data.evaluation(), strict=True):
         assert torch.equal(mine, theirs.cpu())
-    assert torch.equal(cpu.params, cuda.params.cpu())
+    assert torch.equal(cpu.program.rows.params, cuda.program.rows.params.cpu())
     for _ in range(5):
         cpu.advance()
         cuda.advance()
-    torch.testing.assert_close(cuda.params.cpu(), cpu.params, rtol=0, atol=1e-4)
+    torch.testing.assert_close(cuda.program.rows.params.cpu(), cpu.program.rows.params, rtol=0, atol=1e-4)
 
 
 def test_a_fixed_pack_gives_the_same_bits() -> None:
@@ -40,7 +40,7 @@ def test_a_fixed_pack_gives_the_same_bits() -> None:
     for training in runs:
         for _ in range(3):
             training.advance()
-    assert torch.equal(runs[0].params, runs[1].params)
+    assert torch.equal(runs[0].program.rows.params, runs[1].program.rows.params)
 
 
 def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
@@ -51,19 +51,53 @@ def test_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     resumed = start("cuda", tmp_path / "checkpoint")
     training.advance()
     resumed.advance()
-    assert torch.equal(training.params, resumed.params)
+    assert torch.equal(training.program.rows.params, resumed.program.rows.params)
+
+
+def test_a_graph_equals_the_steps_it_was_made_of() -> None:
+    """Replayed or called, a block gives the same bits."""
+    replayed, called = start("cuda"), start("cuda")
+    replayed.advance()
+    with called._arithmetic():
+        called.data.prepare(called.program.rows.step, called.shared.eval_every)
+        called.program.begin_block()
+        for _ in range(called.shared.eval_every):
+            called.program._train()
+        called.program._evaluate()
+    assert torch.equal(replayed.program.rows.params, called.program.rows.params)
+    assert torch.equal(replayed.program.loss, called.program.loss)
 
 
 def test_nothing_waits_for_the_host_inside_a_block() -> None:
-    """Gathering a batch, the gradient and the optimizer's step never synchronise."""
+    """Steps and evaluation never synchronise."""
     training = start("cuda")
-    step = torch.zeros(2, dtype=torch.int64, device="cuda")
-    training.data.prepare(step, training.eval_every)
-    done = torch.zeros(2, 1, device="cuda")
+    training.advance()  # captures
+    training.data.prepare(training.program.rows.step, training.shared.eval_every)
+    training.program.begin_block()
     torch.cuda.set_sync_debug_mode("error")
     try:
-        for j in range(training.eval_every):
-            _, grads = training._gradients(*training.data.batch(j))
-            training.optimizer.step(training.params, grads, done + j, training.settings)
+        for _ in range(training.shared.eval_every):
+            training.program.train()
+        training.program.evaluate()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_where_memory_runs_out_there_are_fewer_slots() -> None:
+    """More slots than fit are asked for: the pack ends all the same."""
+    trials = specs(
+        *(
+            config(seed=seed, train={"steps": 10, "batch_size": 2048}, model={"width": 512, "depth": 6})
+            for seed in range(128)
+        )
+    )
+    torch.cuda.set_per_process_memory_fraction(0.1)
+    try:
+        training = PackTraining(trials, Resources(device="cuda", slots=128), None, lambda ids: None)
+        outcomes = []
+        while not training.is_finished:
+            outcomes += training.advance()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert training.room.slots < 128
+    assert len(outcomes) == 128

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,9 @@ import torch
 from configs import config, specs
 
 from trainers.base import Outcome, Resources, TrialSpec, UnusableCheckpoint
+from trainers.transformer import engine
 from trainers.transformer.engine import PackTraining
+from trainers.transformer.program import Program
 
 STABLE = ("started_at", "ended_at", "train_s")
 
@@ -69,7 +72,9 @@ def test_parameters_of_packed_and_solo_agree() -> None:
     for s in (0, 31, 63):
         solo = start([trials[s]])
         solo.advance()
-        torch.testing.assert_close(packed.params[s], solo.params[0], rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            packed.program.rows.params[s], solo.program.rows.params[0], rtol=0, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("blocks", [1, 3, 5])
@@ -117,8 +122,105 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
         except UnusableCheckpoint:
             n_refused += 1
         else:
-            assert torch.equal(loaded.params, training.params)
+            assert torch.equal(loaded.program.rows.params, training.program.rows.params)
     assert n_refused > 40
+
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Memory runs out at some training steps, counted over all programs."""
+    count = itertools.count()
+    train = Program._train
+
+    def limited(program: Program) -> None:
+        if next(count) in calls:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        train(program)
+
+    monkeypatch.setattr(Program, "_train", limited)
+
+
+@pytest.mark.parametrize("calls", [(0,), (15,), (3, 4), (25, 38)])
+def test_where_memory_runs_out_nothing_is_lost(
+    calls: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any step, also twice: half of the trials wait, and all end as if there had been fewer slots from the
+    start."""
+    expected = finish(start(specs(*MIXED), 5))
+    fail_at(monkeypatch, *calls)
+    training = start(specs(*MIXED), 5)
+    got = finish(training)
+    assert training.room.slots == (3 if len(calls) == 1 else 2)
+    assert expected.keys() == got.keys()
+    for trial_id, row in expected.items():
+        assert row["status"] == got[trial_id]["status"]
+        assert row["values"]["hard_seen"] == got[trial_id]["values"]["hard_seen"]
+        losses = [[point["test_loss"] for point in rows["curve"]] for rows in (row, got[trial_id])]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+
+
+def test_trials_that_wait_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint holds those that gave way too."""
+    expected = finish(start(specs(*MIXED), 5))
+    fail_at(monkeypatch, 12)
+    training = start(specs(*MIXED), 5)
+    before = {o.trial_id: plain(o) for _ in range(2) for o in training.advance()}
+    assert [slot.trial for slot, _ in training.waiting]
+    (tmp_path / "checkpoint").write_bytes(training.save())
+    resumed = finish(start(specs(*MIXED), None, tmp_path / "checkpoint"))
+    assert finish(training) == resumed
+    assert expected.keys() == before.keys() | resumed.keys()
+
+
+def test_without_slots_to_spare_a_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A single trial whose batch does not fit trains on pieces of it; an error if not even one example fits."""
+    expected = finish(start(specs(MIXED[0])))
+    fail_at(monkeypatch, 0, 1)
+    training = start(specs(MIXED[0]))
+    got = finish(training)
+    assert training.room.parts == 4
+    losses = [[point["test_loss"] for point in row["trial-0"]["curve"]] for row in (expected, got)]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    fail_at(monkeypatch, *range(100))
+    with pytest.raises(torch.OutOfMemoryError):
+        finish(start(specs(MIXED[0])))
+
+
+def test_slots_close_up_by_halves_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There other slots are another graph: trials go on beside empty slots, as they would without."""
+    steps = (10, 20, 30, 40, 50, 60)
+    trials = specs(*(config(seed=seed, train={"steps": n}) for seed, n in enumerate(steps)))
+    expected = finish(start(trials, 6))
+    monkeypatch.setattr(engine, "is_cuda", lambda device: True)
+    training = start(trials, 6)
+    n_slots, got = [], {}
+    while not training.is_finished:
+        n_slots.append(len(training.slots))
+        got |= {o.trial_id: plain(o) for o in training.advance()}
+    assert n_slots == [6, 6, 6, 3, 3, 1]
+    for trial_id, row in expected.items():
+        assert row["values"]["steps"] == got[trial_id]["values"]["steps"]
+        losses = [[point["test_loss"] for point in rows["curve"]] for rows in (row, got[trial_id])]
+        assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    assert training.trial_steps == sum(steps)
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_packed_equals_solo_in_other_precisions(precision: str) -> None:
+    """To the rounding of the precision, after 20 steps."""
+    trials = specs(*(config(seed=seed, train={"precision": precision}) for seed in range(3)))
+    packed = start(trials, 3)
+    packed.advance()
+    packed.advance()
+    for s, trial in enumerate(trials):
+        solo = start([trial])
+        solo.advance()
+        solo.advance()
+        torch.testing.assert_close(
+            packed.program.rows.params[s],
+            solo.program.rows.params[0],
+            rtol=0,
+            atol=1e-5 if precision == "tf32" else 5e-3,
+        )
 
 
 def test_a_diverging_trial_ends_alone() -> None:
@@ -177,8 +279,8 @@ def test_solve_rates_do_not_depend_on_packing() -> None:
         )
     )
     packed = start(trials, 100)
-    noise = torch.randn(packed.params.shape, generator=torch.Generator().manual_seed(0))
-    packed.params *= 1 + 1e-5 * noise
+    noise = torch.randn(packed.program.rows.params.shape, generator=torch.Generator().manual_seed(0))
+    packed.program.rows.params.mul_(1 + 1e-5 * noise)
     solo = {trial.trial_id: finish(start([trial]))[trial.trial_id] for trial in trials}
     solved = [{i for i, row in rows.items() if row["status"] == "solved"} for rows in (finish(packed), solo)]
     gained, lost = len(solved[0] - solved[1]), len(solved[1] - solved[0])

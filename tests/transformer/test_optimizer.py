@@ -19,6 +19,12 @@ TRAINS = [
 P, N_DECAYED = 37, 20
 
 
+def settings_of(*trains: Train) -> Settings:
+    settings = Settings(len(trains), "cpu")
+    settings.fill([asdict(train) for train in trains])
+    return settings
+
+
 def reference_lr(train: Train, step: int) -> float:
     warm = min(1.0, (step + 1) / max(1, train.warmup))
     if train.schedule == "constant":
@@ -34,7 +40,7 @@ def test_rows_follow_torch_adamw() -> None:
     gradients = torch.randn(40, len(TRAINS), P, generator=generator)
     packed = params.clone()
     optimizer = AdamW(torch.zeros_like(packed), torch.zeros_like(packed), (0.9, 0.98), 1e-8, N_DECAYED)
-    settings = Settings.of([asdict(train) for train in TRAINS], "cpu")
+    settings = settings_of(*TRAINS)
     for step, gradient in enumerate(gradients):
         optimizer.step(packed, gradient.clone(), torch.full((len(TRAINS), 1), float(step)), settings)
     for row, train in enumerate(TRAINS):
@@ -61,7 +67,7 @@ def test_a_row_of_nan_stays_alone() -> None:
     gradients = torch.ones(2, P)
     gradients[0, 3] = math.nan
     optimizer = AdamW(torch.zeros(2, P), torch.zeros(2, P), (0.9, 0.98), 1e-8, N_DECAYED)
-    optimizer.step(params, gradients, torch.zeros(2, 1), Settings.of([asdict(TRAINS[0])] * 2, "cpu"))
+    optimizer.step(params, gradients, torch.zeros(2, 1), settings_of(TRAINS[0], TRAINS[0]))
     assert not torch.isfinite(params[0]).any()
     assert torch.isfinite(params[1]).all()
 
@@ -69,7 +75,7 @@ def test_a_row_of_nan_stays_alone() -> None:
 @pytest.mark.parametrize("train", TRAINS)
 def test_learning_rate_schedule(train: Train) -> None:
     """Warm-up is linear and ends at `warmup`; then the rate is constant or falls along a cosine to a tenth."""
-    settings = Settings.of([asdict(train)], "cpu")
+    settings = settings_of(train)
     for step in range(train.steps + 1):
         expected = reference_lr(train, step)
         assert settings.lr_at(torch.tensor([[float(step)]])).item() == pytest.approx(expected, rel=1e-5)

@@ -77,7 +77,11 @@ class Task(Protocol):
 
 class PackData(Protocol):
     """The examples of S slots on one device. A slot's row depends on its task, its seeds and its step alone,
-    never on its neighbours."""
+    never on its neighbours.
+
+    What `batch` and `evaluation` read stays where it is until `keep` is called, and they only compute on the
+    device: on CUDA they are parts of a captured graph. `put` and `prepare` change it in place.
+    """
 
     def put(self, slot: int, task: Task, seeds: Seeds, steps: int) -> None:
         """Make the pool and the evaluation set of one trial in a slot. `steps`: its step budget."""
@@ -92,13 +96,14 @@ class PackData(Protocol):
         Returns how many examples of each kind that is, int64 `[S]` each (`hard_seen`, ...)."""
         ...
 
-    def batch(self, j: int) -> tuple[Tensor, Tensor]:
-        """The j-th prepared batch: tokens `[S, B, T]` and targets `[S, B, Q]`, int64; target -100 is no answer."""
+    def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """One of the prepared batches, by its number (int64 `[1]`, on the device): tokens `[S, B, T]` and targets
+        `[S, B, Q]`, of any integer types; target -100 is no answer."""
         ...
 
     def evaluation(self) -> tuple[Tensor, Tensor]:
-        """All evaluation examples, of every set, one after the other: tokens `[S, E, T]` (any integer type),
-        targets `[S, E, Q]`."""
+        """All evaluation examples, of every set, one after the other: tokens `[S, E, T]` and targets
+        `[S, E, Q]`, as in `batch`."""
         ...
 
     def metrics(self, correct: Tensor, loss: Tensor) -> Mapping[str, Tensor]:

@@ -102,7 +102,8 @@ class CompositionData:
         pool_size = max(block if task.is_infinite else sum(task.pool_sizes) for task in tasks)
         self.rows = empty_rows(self.task, n_slots, pool_size, device)
         self.tasks: list[Composition | None] = [None] * n_slots
-        self.index = torch.zeros((n_slots, 0, batch_size), dtype=torch.int64, device=device)
+        # [S, steps of a block, B]: which examples of the pool are in the prepared batches
+        self.index = torch.zeros((n_slots, block_steps, batch_size), dtype=torch.int64, device=device)
 
     def put(self, slot: int, task: Task, seeds: Seeds, steps: int) -> None:
         """Make the pool and the evaluation set of one trial in a slot. `steps`: its step budget."""
@@ -209,7 +210,7 @@ class CompositionData:
         if fresh:
             self._refill(fresh, position[fresh], stratum[fresh])
             index[fresh] = block
-        self.index = index.view(len(self.tasks), n_steps, self.batch_size)
+        self.index[:, :n_steps] = index.view(len(self.tasks), n_steps, self.batch_size)
         n_hard = (stratum == self.task.k - 1).sum(1)
         return {"hard_seen": n_hard, "easy_seen": len(block) - n_hard}
 
@@ -261,11 +262,11 @@ class CompositionData:
             digits[..., redo] = torch.where(hit, again, digits[..., redo])
         return digits
 
-    def batch(self, j: int) -> tuple[Tensor, Tensor]:
-        """The j-th prepared batch: tokens `[S, B, T]` and targets `[S, B, Q]`, int64."""
-        index = self.index[:, j]  # [S, B]
+    def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
+        """One of the prepared batches: tokens `[S, B, T]` and targets `[S, B, Q]`."""
+        index = self.index.index_select(1, at).squeeze(1)  # [S, B]
         slot = torch.arange(len(index), device=self.device).unsqueeze(1)
-        return self.rows.pool[slot, index].long(), self.rows.answers[slot, index].long()
+        return self.rows.pool[slot, index], self.rows.answers[slot, index]
 
     def evaluation(self) -> tuple[Tensor, Tensor]:
         """Tokens `[S, E, T]` and targets `[S, E, Q]`: `train`, then the held-out examples of r = 1 .. k."""

@@ -80,7 +80,7 @@ class Transformer:
 
     def shape(self, config: Config) -> str:
         task, train = task_of(config), config["train"]
-        fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps")]
+        fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps", "precision")]
         task_shape = [task.sequence_length, task.vocab_size, task.n_answers, *task.shape()]
         return json.dumps(
             [config["task"]["name"], task_shape, config["model"], fused], sort_keys=True, default=str

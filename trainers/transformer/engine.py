@@ -3,42 +3,34 @@
 Every block of `eval_every` steps ends with an evaluation. Between two blocks trials leave (solved, diverged,
 out of steps) and the next of the queue move into the free slots; when the queue is empty the slots close up.
 So all slots are between two evaluations at the same time, and nothing waits for the host inside a block.
+
+A block happens whole or not at all: where memory runs out in it, half of the trials step aside and wait.
 """
 
 from __future__ import annotations
 
-import io
+import gc
 import math
-import pickle
+import os
 import time
-import zipfile
-import zlib
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
 
-from trainers.base import Outcome, Resources, Status, TrialSpec, UnusableCheckpoint
+from trainers.base import Outcome, Resources, Status, TrialSpec
+from trainers.plain import from_plain
 from trainers.scoring import Record
+from trainers.transformer import checkpoint as checkpoints
 from trainers.transformer import model_of, task_of
+from trainers.transformer.config import Train
 from trainers.transformer.model import PackedTransformer
-from trainers.transformer.optimizer import AdamW, Settings
-
-CPU_SLOTS = 8
-"""More slots gain nothing on a CPU (tests/benchmarks/step.py)."""
-CUDA_SLOTS = 256
-CUDA_GRID = 65_535
-CPU_EVALUATION_TOKENS, CUDA_EVALUATION_TOKENS = 1 << 14, 1 << 18
-"""Tokens (over all slots) of one chunk of an evaluation; bounds its memory. On a CPU larger chunks leave the
-caches and are slower."""
-
-
-_UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, zlib.error, NotImplementedError)
-"""What a damaged archive raises, beside what any file does."""
+from trainers.transformer.probe import room_for
+from trainers.transformer.program import Program, Rows
+from trainers.transformer.room import Room, is_cuda
 
 
 @dataclass
@@ -58,7 +50,7 @@ class Slot:
 class PackTraining:
     """A pack of transformers under training (`trainers.base.Training`).
 
-    Given a checkpoint it goes on from there with the same slots and threads, and ends with the same bits.
+    Given a checkpoint it goes on from there with the same room, and ends with the same bits.
     """
 
     def __init__(
@@ -68,176 +60,219 @@ class PackTraining:
         checkpoint: Path | None,
         on_active: Callable[[Sequence[str]], None],
     ) -> None:
-        saved = _load(checkpoint, trials) if checkpoint else None
+        saved = checkpoints.load(checkpoint, [trial.trial_id for trial in trials]) if checkpoint else None
         self.trials, self.device, self.on_active = trials, resources.device, on_active
-        self.threads: int = saved["threads"] if saved else resources.threads
-        torch.set_num_threads(self.threads)
-        train = trials[0].config["train"]
-        self.batch_size: int = train["batch_size"]
-        n_slots = saved["n_slots"] if saved else min(resources.slots or self._default_slots(), len(trials))
-        self.n_slots: int = n_slots
         self.tasks = [task_of(trial.config) for trial in trials]
-        self.eval_every: int = train["eval_every"]
+        self.shared = from_plain(Train, trials[0].config["train"])
+        """What `shape` names of it is the same for all trials."""
         task = self.tasks[0]
         self.model = PackedTransformer(
             model_of(trials[0].config), task.vocab_size, task.sequence_length, task.n_answers
         )
-        self.data = task.pack_data(self.tasks, n_slots, self.batch_size, self.eval_every, self.device)
-        self.slots: list[Slot | None] = [None] * n_slots
-        self.next_trial = 0
         self.trial_steps = 0
-        self.params, first, second = (
-            torch.zeros(n_slots, self.model.n_params, device=self.device) for _ in range(3)
-        )
-        self.optimizer = AdamW(first, second, tuple(train["betas"]), train["eps"], self.model.n_decayed)
-        if saved:
-            self._restore(saved)
-        else:
-            self._refill()
+        self.next_trial = 0
+        self.slots: list[Slot | None] = []
+        self.waiting: list[tuple[Slot, Rows]] = []
+        """Trials that have begun and lack a slot, each with its row, on the host."""
+        if resources.device_share < 1:
+            torch.cuda.set_per_process_memory_fraction(resources.device_share)
+        with self._arithmetic():
+            if saved is None:
+                steps = sum(trial.config["train"]["steps"] for trial in trials)
+                self.room = room_for(self.model, self.shared, resources, len(trials), steps)
+                n_slots = self.room.slots
+            else:
+                n_slots = self._restore(saved)
+            torch.set_num_threads(self.room.threads)
+            self._open_what_fits(n_slots)
 
     @property
     def is_finished(self) -> bool:
         return not self.slots
 
     @property
-    def is_cuda(self) -> bool:
-        return self.device.startswith("cuda")
-
-    @property
     def active(self) -> list[str]:
-        return [self.trials[slot.trial].trial_id for slot in self._occupied()]
+        return [self.trials[slot.trial].trial_id for slot in self._occupied().values()]
 
     def advance(self) -> list[Outcome]:
         """Train every slot to its next evaluation, evaluate, and replace the trials that ended."""
-        began = time.perf_counter()
-        slots = self._occupied()
-        finite = self._train_block(slots)
-        metrics, evaluation_finite = self._evaluate()
-        is_finite: list[bool] = (finite & evaluation_finite).tolist()
-        share = (time.perf_counter() - began) / len(slots)
-        outcomes = []
-        for s, slot in enumerate(slots):
-            slot.train_s += share
-            slot.record.add(
-                self._config(slot)["solved"],
-                slot.step,
-                slot.step * self.batch_size,
-                {name: values[s] for name, values in metrics.items()},
-            )
-            ending = self._ending(slot, is_finite[s])
-            if ending is not None:
-                outcomes.append(self._outcome(slot, *ending))
-                self.slots[s] = None
-        if outcomes:
-            self._refill()
+        with self._arithmetic():
+            metrics, is_finite = self._block()
+            outcomes = []
+            for s, slot in self._occupied().items():
+                slot.record.add(
+                    self._config(slot)["solved"],
+                    slot.step,
+                    slot.step * self.shared.batch_size,
+                    {name: values[s] for name, values in metrics.items()},
+                )
+                ending = self._ending(slot, is_finite[s])
+                if ending is not None:
+                    outcomes.append(self._outcome(slot, *ending))
+                    self.slots[s] = None
+            if outcomes:
+                self._refill()
         return outcomes
 
     def save(self) -> bytes:
-        """Everything that the streams of random numbers don't give back; readable with `weights_only=True`."""
+        """Everything that the streams of random numbers don't give back."""
+        occupied = self._occupied()
+        rows = [self.program.rows.take([s]).to("cpu") for s in occupied] + [row for _, row in self.waiting]
         state = {
-            "trial_ids": [trial.trial_id for trial in self.trials],
-            "n_slots": self.n_slots,
-            "threads": self.threads,
+            "room": asdict(self.room),
+            "n_slots": len(self.slots),
             "next_trial": self.next_trial,
-            "slots": [asdict(slot) for slot in self._occupied()],
-            "params": self.params.detach(),
-            "first": self.optimizer.first,
-            "second": self.optimizer.second,
+            "slots": [asdict(slot) for slot in [*occupied.values(), *(slot for slot, _ in self.waiting)]],
+            "rows": [row.tensors for row in rows],
         }
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        return buffer.getvalue()
+        return checkpoints.to_bytes([trial.trial_id for trial in self.trials], state)
 
-    def _default_slots(self) -> int:
-        if not self.is_cuda:
-            return CPU_SLOTS
-        # Attention folds slots into its batch, which CUDA's grid bounds (pytorch/pytorch#142228).
-        return max(1, min(CUDA_SLOTS, CUDA_GRID // self.batch_size))
+    def _restore(self, saved: Mapping[str, Any]) -> int:
+        """Returns the number of slots."""
+        self.room, self.next_trial = Room(**saved["room"]), saved["next_trial"]
+        slots = [Slot(**{**slot, "record": Record(**slot["record"])}) for slot in saved["slots"]]
+        self.waiting = [(slot, Rows(*row)) for slot, row in zip(slots, saved["rows"], strict=True)]
+        return int(saved["n_slots"])
 
-    def _restore(self, saved: Mapping[str, Any]) -> None:
-        self.next_trial = saved["next_trial"]
-        self.slots = [Slot(**{**slot, "record": Record(**slot["record"])}) for slot in saved["slots"]]
-        self.data.keep(range(len(self.slots)))
-        for s, slot in enumerate(self._occupied()):
-            self._put_data(s, slot)
-        self.params = saved["params"].to(self.device)
-        self.optimizer.first = saved["first"].to(self.device)
-        self.optimizer.second = saved["second"].to(self.device)
-        self._settle()
+    # Slots
+
+    def _open_what_fits(self, n_slots: int) -> None:
+        """Slots for the trials that wait and for the queue, fewer where memory does not suffice."""
+        while True:
+            try:
+                return self._open(n_slots)
+            except torch.OutOfMemoryError:
+                self._give_way(n_slots)
+            n_slots = self.room.slots
+
+    def _open(self, n_slots: int) -> None:
+        train = self.shared
+        self._free()
+        self.slots = [None] * n_slots
+        self.data = self.tasks[0].pack_data(
+            self.tasks, n_slots, train.batch_size, train.eval_every, self.device
+        )
+        self._load_program(Rows.zeros(n_slots, self.model.n_params, self.device))
+        self._refill()
+
+    def _free(self) -> None:
+        """Give back the memory of programs that are no longer used; graphs keep it until they are collected."""
+        if is_cuda(self.device):
+            gc.collect()
+            torch.cuda.empty_cache()
+
+    def _load_program(self, rows: Rows) -> None:
+        self.program = Program(
+            self.model, self.data, self.shared, rows, parts=self.room.parts, is_compiled=self.room.is_compiled
+        )
+
+    def _give_way(self, n_slots: int) -> None:
+        """Park all trials and go on with half the room. Raises the error at hand if there is no half."""
+        room = replace(self.room, slots=n_slots).halved(self.shared.batch_size)
+        if room is None:
+            raise
+        self.room = room
+        parked = [(slot, self.program.rows.take([s]).to("cpu")) for s, slot in self._occupied().items()]
+        self.waiting = parked + self.waiting
+        self.slots = []
+        vars(self).pop("program", None)
+        vars(self).pop("data", None)
 
     def _refill(self) -> None:
-        """Move the next trials of the queue into the free slots; close up when there are none left."""
+        """Move those that wait, then the queue, into the free slots; close up when there are none left."""
         for s, slot in enumerate(self.slots):
-            if slot is None and self.next_trial < len(self.trials):
-                self.slots[s] = slot = Slot(self.next_trial, time.time())
+            if slot is None and self.waiting:
+                self._put(s, *self.waiting[0])
+                del self.waiting[0]
+            elif slot is None and self.next_trial < len(self.trials):
+                self._put(s, Slot(self.next_trial, time.time()), None)
                 self.next_trial += 1
-                self._put_data(s, slot)
-                self.params[s] = self.model.init(self._config(slot)["seeds"]["init"], self.device)
-                self.optimizer.first[s] = 0
-                self.optimizer.second[s] = 0
-        kept = [s for s, slot in enumerate(self.slots) if slot is not None]
-        if len(kept) < len(self.slots):
-            rows = torch.tensor(kept, dtype=torch.int64, device=self.device)
-            self.slots = [self.slots[s] for s in kept]
-            self.params = self.params[rows]
-            self.optimizer.first, self.optimizer.second = (
-                self.optimizer.first[rows],
-                self.optimizer.second[rows],
-            )
-            self.data.keep(kept)
-        self._settle()
-
-    def _settle(self) -> None:
-        """What follows from the slots' occupants."""
-        self.settings = Settings.of([self._config(slot)["train"] for slot in self._occupied()], self.device)
+        self._close_up()
         if self.slots:
+            trains = [None if slot is None else self._config(slot)["train"] for slot in self.slots]
+            self.program.settings.fill(trains)
             self.on_active(self.active)
 
-    def _put_data(self, s: int, slot: Slot) -> None:
+    def _put(self, s: int, slot: Slot, row: Rows | None) -> None:
+        """`row`: None if the trial begins."""
         config = self._config(slot)
         self.data.put(s, self.tasks[slot.trial], config["seeds"], config["train"]["steps"])
+        if row is None:
+            row = Rows.zeros(1, self.model.n_params, self.device)
+            row.params[0] = self.model.init(config["seeds"]["init"], self.device)
+        self.program.rows.put(s, row)
+        self.slots[s] = slot
 
-    def _train_block(self, slots: Sequence[Slot]) -> Tensor:
-        """`eval_every` steps of every slot. True `[S]` where every loss was finite."""
-        step = torch.tensor([slot.step for slot in slots], dtype=torch.int64, device=self.device)
-        counts = self.data.prepare(step, self.eval_every)
-        done = step.float().unsqueeze(1)  # [S, 1]
-        finite = torch.ones(len(slots), dtype=torch.bool, device=self.device)
-        for j in range(self.eval_every):
-            loss, grads = self._gradients(*self.data.batch(j))
-            finite &= torch.isfinite(loss)
-            self.optimizer.step(self.params, grads, done + j, self.settings)
-        for name, values in counts.items():
-            for slot, value in zip(slots, values.tolist(), strict=True):
-                slot.counts[name] = slot.counts.get(name, 0) + value
-        for slot in slots:
-            slot.step += self.eval_every
-        self.trial_steps += self.eval_every * len(slots)
-        return finite
+    def _close_up(self) -> None:
+        """Drop empty slots; on CUDA, where other slots are another graph, only when half are empty."""
+        kept = list(self._occupied())
+        if len(kept) == len(self.slots) or (is_cuda(self.device) and len(kept) > len(self.slots) // 2):
+            return
+        self.slots = [self.slots[s] for s in kept]
+        if not kept:
+            return
+        self.data.keep(kept)
+        rows = self.program.rows.take(kept)
+        del self.program
+        self._free()
+        self._load_program(rows)
 
-    def _gradients(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean loss `[S]` over each slot's answers, and its gradient `[S, P]`."""
-        leaf = self.params.detach().requires_grad_()
-        loss = cross_entropy(self.model(leaf, tokens), targets)  # [S, B, Q]
-        loss = loss.sum((1, 2)) / (targets >= 0).sum((1, 2)).clamp(min=1)
-        # The sum keeps slots apart: the gradient of one slot's row knows that slot's loss only.
-        (grads,) = torch.autograd.grad(loss.sum(), leaf)
-        return loss.detach(), grads
+    # Training
 
-    @torch.no_grad()
-    def _evaluate(self) -> tuple[dict[str, list[float]], Tensor]:
-        """Metrics by name, one value per slot, and where `[S]` every loss was finite."""
-        tokens, targets = self.data.evaluation()  # [S, E, T], [S, E, Q]
-        limit = CUDA_EVALUATION_TOKENS if self.is_cuda else CPU_EVALUATION_TOKENS
-        chunk = max(1, limit // (tokens.shape[0] * tokens.shape[2]))
-        losses, corrects = [], []
-        for tokens_part, targets_part in zip(tokens.split(chunk, 1), targets.split(chunk, 1), strict=True):
-            logits = self.model(self.params, tokens_part.long())
-            losses.append(cross_entropy(logits, targets_part.long()))
-            corrects.append((logits.argmax(-1) == targets_part).float())
-        loss, correct = torch.cat(losses, 1), torch.cat(corrects, 1)
-        metrics = self.data.metrics(correct, loss)
-        return {name: values.tolist() for name, values in metrics.items()}, torch.isfinite(loss).all(2).all(1)
+    def _block(self) -> tuple[Mapping[str, list[float]], list[bool]]:
+        """Train and evaluate. Metrics by name and whether every loss was finite, one value per slot."""
+        began = time.perf_counter()
+        while True:
+            before = self.program.rows.clone()
+            try:
+                counts, metrics, is_finite = self._run_block()
+                break
+            except torch.OutOfMemoryError:
+                self.program.rows.put(slice(None), before)
+                self._give_way(len(self.slots))
+            self._open_what_fits(self.room.slots)
+        occupied = self._occupied()
+        self.trial_steps += self.shared.eval_every * len(occupied)
+        for s, slot in occupied.items():
+            slot.step += self.shared.eval_every
+            slot.train_s += (time.perf_counter() - began) / len(occupied)
+            for name, values in counts.items():
+                slot.counts[name] = slot.counts.get(name, 0) + values[s]
+        return metrics, is_finite
+
+    def _run_block(self) -> tuple[dict[str, list[int]], dict[str, list[float]], list[bool]]:
+        program, n_steps = self.program, self.shared.eval_every
+        counts = self.data.prepare(program.rows.step, n_steps)
+        program.begin_block()
+        for _ in range(n_steps):
+            program.train()
+        program.evaluate()
+        metrics = self.data.metrics(program.correct, program.loss)
+        is_finite = program.rows.is_finite & torch.isfinite(program.loss).all(2).all(1)
+        return (
+            {name: values.tolist() for name, values in counts.items()},
+            {name: values.tolist() for name, values in metrics.items()},
+            is_finite.tolist(),
+        )
+
+    @contextmanager
+    def _arithmetic(self) -> Iterator[None]:
+        """How CUDA is to compute: with the sweep's precision, and the same bits every time."""
+        if not is_cuda(self.device):
+            yield
+            return
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
+        torch.set_float32_matmul_precision("high" if self.shared.precision == "tf32" else "highest")
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+        try:
+            yield
+        finally:
+            torch.set_float32_matmul_precision(before[0])
+            torch.use_deterministic_algorithms(before[1])
+
+    # Endings
 
     def _ending(self, slot: Slot, finite: bool) -> tuple[Status, str] | None:
         """Status and reason, if the trial ends here."""
@@ -252,7 +287,7 @@ class PackTraining:
     def _outcome(self, slot: Slot, status: Status, stopped_by: str) -> Outcome:
         trial, task = self.trials[slot.trial], self.tasks[slot.trial]
         sizes = dict(task.describe())
-        examples_seen = slot.step * self.batch_size
+        examples_seen = slot.step * self.shared.batch_size
         values = {
             **slot.record.values(),
             **sizes,
@@ -274,28 +309,9 @@ class PackTraining:
             ended_at=time.time(),
         )
 
-    def _occupied(self) -> list[Slot]:
-        """The slots; between two calls none is empty."""
-        return [slot for slot in self.slots if slot is not None]
+    def _occupied(self) -> dict[int, Slot]:
+        """The slots that hold a trial, by their place."""
+        return {s: slot for s, slot in enumerate(self.slots) if slot is not None}
 
     def _config(self, slot: Slot) -> Mapping[str, Any]:
         return self.trials[slot.trial].config
-
-
-def _load(checkpoint: Path, trials: Sequence[TrialSpec]) -> dict[str, Any]:
-    """What `PackTraining.save` gave for these trials. Raises UnusableCheckpoint."""
-    try:
-        with zipfile.ZipFile(checkpoint) as archive:  # torch writes checksums, but does not read them
-            damaged = archive.testzip()
-        saved = torch.load(checkpoint, weights_only=True, map_location="cpu") if damaged is None else {}
-        trial_ids = saved.get("trial_ids")
-    except (OSError, RuntimeError, EOFError, LookupError, ValueError, AttributeError, *_UNREADABLE) as error:
-        raise UnusableCheckpoint(f"{checkpoint}: {error}") from error
-    if trial_ids != [trial.trial_id for trial in trials]:
-        raise UnusableCheckpoint(f"{checkpoint}: {'damaged' if damaged else 'belongs to another pack'}")
-    return dict(saved)
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss `[S, B, Q]` of logits `[S, B, Q, V]` against targets `[S, B, Q]`; 0 where the target is -100."""
-    return F.cross_entropy(logits.flatten(0, 2), targets.flatten(), reduction="none").view(targets.shape)

@@ -62,7 +62,8 @@ class PackedTransformer:
         return {w.name: part.unflatten(1, w.shape) for w, part in zip(self.weights, parts, strict=True)}
 
     def __call__(self, params: Tensor, tokens: Tensor) -> Tensor:
-        """Logits `[S, B, Q, V]` at the last Q positions; params `[S, P]`, tokens int64 `[S, B, T]`."""
+        """Logits `[S, B, Q, V]` at the last Q positions; params `[S, P]`, in whose type all is computed; tokens
+        `[S, B, T]`, any integer type."""
         weights, model = self.views(params), self.model
         x = self._embed(weights, tokens)  # [S, B, T, D]
         for i in range(model.depth):
@@ -79,7 +80,8 @@ class PackedTransformer:
         # A product with one-hot rows: the vocabularies are tiny, and unlike an index's its backward pass
         # adds in a fixed order on every device.
         table = weights["token"]  # [S, V, D]
-        one_hot = F.one_hot(tokens.flatten(1), self.vocab_size).to(table.dtype)  # [S, B*T, V]
+        codes = torch.arange(self.vocab_size, device=tokens.device)
+        one_hot = (tokens.flatten(1).unsqueeze(2) == codes).to(table.dtype)  # [S, B*T, V]
         x = torch.bmm(one_hot, table).unflatten(1, tokens.shape[1:])  # [S, B, T, D]
         return x + weights["position"].unsqueeze(1) if self.model.positions == "learned" else x
 
@@ -168,6 +170,6 @@ def _rotate(x: Tensor, first: int) -> Tensor:
     half = x.shape[-1] // 2
     frequency = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
     angle = torch.arange(first, first + x.shape[2], device=x.device)[:, None] * frequency  # [T, d/2]
-    cos, sin = angle.cos(), angle.sin()
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)

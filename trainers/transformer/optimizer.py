@@ -10,33 +10,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
+IDLE: Mapping[str, Any] = {
+    "lr": 0.0, "warmup": 0, "steps": 1, "schedule": "constant", "weight_decay": 0.0, "clip": None
+}  # fmt: skip
+"""Of a slot without a trial: its row stays as it is."""
 
-@dataclass
+
 class Settings:
-    """What may differ between slots, float32 `[S, 1]` each; `train` is the config's section."""
+    """What may differ between slots, float32 `[S, 1]` each, in tensors that stay where they are."""
 
-    lr: Tensor
-    warmup: Tensor
-    steps: Tensor
-    cosine: Tensor
-    """1 where the learning rate falls along a cosine, else 0."""
-    weight_decay: Tensor
-    clip: Tensor
-    """inf where there is no clipping."""
+    def __init__(self, n_slots: int, device: str) -> None:
+        self._table = torch.zeros(6, n_slots, 1, device=device)
+        self.lr, self.warmup, self.steps, self.cosine, self.weight_decay, self.clip = self._table
+        """`cosine`: 1 where the rate falls along a cosine, else 0; `clip`: inf where nothing is clipped."""
 
-    @classmethod
-    def of(cls, trains: Sequence[Mapping[str, Any]], device: str) -> Settings:
-        def column(values: Sequence[float]) -> Tensor:
-            return torch.tensor(values, dtype=torch.float32, device=device).unsqueeze(1)
-
-        return cls(
-            lr=column([t["lr"] for t in trains]),
-            warmup=column([t["warmup"] for t in trains]),
-            steps=column([t["steps"] for t in trains]),
-            cosine=column([t["schedule"] == "cosine" for t in trains]),
-            weight_decay=column([t["weight_decay"] for t in trains]),
-            clip=column([math.inf if t["clip"] is None else t["clip"] for t in trains]),
-        )
+    def fill(self, trains: Sequence[Mapping[str, Any] | None]) -> None:
+        """From the config's section `train` of the trial in each slot; None: there is none."""
+        columns = zip(*(_row(IDLE if train is None else train) for train in trains), strict=True)
+        self._table.copy_(torch.tensor(list(columns), dtype=torch.float32).unsqueeze(2))
 
     def lr_at(self, step: Tensor) -> Tensor:
         """Learning rate `[S, 1]` of the step that follows `step` `[S, 1]` finished ones."""
@@ -44,6 +35,17 @@ class Settings:
         progress = ((step - self.warmup) / (self.steps - self.warmup).clamp(min=1)).clamp(0, 1)
         cosine = 0.1 + 0.45 * (1 + torch.cos(math.pi * progress))
         return self.lr * warm * torch.where(self.cosine > 0, cosine, 1.0)
+
+
+def _row(train: Mapping[str, Any]) -> tuple[float, ...]:
+    return (
+        train["lr"],
+        train["warmup"],
+        train["steps"],
+        float(train["schedule"] == "cosine"),
+        train["weight_decay"],
+        math.inf if train["clip"] is None else train["clip"],
+    )
 
 
 @dataclass
