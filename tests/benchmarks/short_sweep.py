@@ -1,0 +1,157 @@
+"""A sweep of short trials from start to end: `orchestrator launch` against Ray Tune, in one run.
+
+    python tests/benchmarks/short_sweep.py [--trials 64] [--steps 200] [--rounds 3]
+
+All train the quickstart's model, batch and number of steps, evaluate as often on as many examples, on two
+workers of one core each. Ray Tune's trials are plain PyTorch on random tokens that cost nothing to make: once as
+its defaults are, once tuned (actors reused, no loggers, no checkpoint at end). Every contestant runs in a process
+of its own; the time is all of it, Ray's start included. Rounds alternate; medians are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).resolve().parent
+EVAL_EVERY, EVAL_SIZE, POOL = 50, 512, 1024
+TITLES = {
+    "launch": "orchestrator launch",
+    "tuned": "Ray Tune, tuned",
+    "tune": "Ray Tune, as its defaults are",
+}
+
+
+def run_launch(n_trials: int, steps: int) -> None:
+    """Our own launch."""
+    import polars as pl
+
+    from orchestrator.launch import launch
+    from orchestrator.store import Store
+    from orchestrator.sweep import load_sweep
+
+    with tempfile.TemporaryDirectory() as folder:
+        sweep_file = Path(folder) / "sweep.yaml"
+        sweep_file.write_text(
+            textwrap.dedent(f"""\
+                name: short
+                task: {{name: composition, n: 4, k: 2, data_size: {POOL}, eval_size: {EVAL_SIZE}}}
+                model: {{width: 32, depth: 2, heads: 4}}
+                train: {{steps: {steps}, batch_size: 64, lr: 3e-3, eval_every: {EVAL_EVERY}}}
+                axes: {{seed: {n_trials}}}
+                stop: never
+                """)
+        )
+        launch(load_sweep(sweep_file), Path(folder) / "run", is_quiet=True)
+        rows = Store(Path(folder) / "run").scan("trials").select(pl.len(), pl.col("error").count()).collect()
+        assert rows.row(0) == (n_trials, 0), rows
+
+
+def run_tune(n_trials: int, steps: int, *, is_tuned: bool) -> None:
+    """Ray Tune with a class trainable that trains to the next evaluation at each step."""
+    if is_tuned:
+        os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"
+    import ray
+    from ray import tune
+
+    class Trial(tune.Trainable):  # type: ignore[misc]
+        def setup(self, config: dict[str, Any]) -> None:
+            import torch
+            from step import BATCH, TASK, PlainRunner
+
+            torch.set_num_threads(1)
+            torch.manual_seed(config["seed"])
+            self.batch, self.runner = BATCH, PlainRunner(is_lean=False)
+            self.tokens = torch.randint(TASK.vocab_size, (POOL + EVAL_SIZE, TASK.sequence_length))
+            self.targets = torch.randint(TASK.n, (POOL + EVAL_SIZE, 1))
+
+        def step(self) -> dict[str, Any]:
+            import torch
+
+            for _ in range(EVAL_EVERY):
+                at = torch.randint(POOL, (self.batch,))
+                self.runner.step(self.tokens[at].unsqueeze(0), self.targets[at].unsqueeze(0))
+            with torch.no_grad():
+                logits = self.runner.model(self.tokens[POOL:])[:, -1]
+            accuracy = (logits.argmax(-1) == self.targets[POOL:, 0]).float().mean().item()
+            return {"accuracy": accuracy, "done": (self.iteration + 1) * EVAL_EVERY >= steps}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            import torch
+
+            torch.save(self.runner.model.state_dict(), Path(checkpoint_dir) / "model")
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.setup(new_config)
+            return True
+
+    ray.init(address="local", include_dashboard=False, log_to_driver=False)
+    options: dict[str, Any] = {"reuse_actors": False, "raise_on_failed_trial": True}
+    if is_tuned:
+        options |= {"reuse_actors": True, "checkpoint_config": tune.CheckpointConfig(checkpoint_at_end=False)}
+    with tempfile.TemporaryDirectory() as folder:
+        analysis = tune.run(
+            Trial,
+            config={"seed": tune.grid_search(list(range(n_trials)))},
+            storage_path=folder,
+            verbose=0,
+            **options,
+        )
+        finished = [trial for trial in analysis.trials if trial.status == "TERMINATED"]
+        assert len(finished) == n_trials, f"Tune finished {len(finished)} of {n_trials} trials"
+    ray.shutdown()
+
+
+def in_new_process(contestant: str, n_trials: int, steps: int) -> float:
+    """Seconds from the process' first line to its last."""
+    command = [sys.executable, __file__, "--contestant", contestant]
+    command += ["--trials", str(n_trials), "--steps", str(steps)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        sys.exit(f"{contestant} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result["total_s"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=64)
+    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--contestant", choices=TITLES, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    n_trials, steps = arguments.trials, arguments.steps
+    if arguments.contestant:
+        began = time.perf_counter()
+        sys.path.insert(0, str(HERE))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
+        if arguments.contestant == "launch":
+            run_launch(n_trials, steps)
+        else:
+            run_tune(n_trials, steps, is_tuned=arguments.contestant == "tuned")
+        print(json.dumps({"total_s": time.perf_counter() - began}))
+        return
+    times: dict[str, list[float]] = {name: [] for name in TITLES}
+    for _ in range(arguments.rounds):
+        for name in TITLES:
+            times[name].append(in_new_process(name, n_trials, steps))
+    print(f"{n_trials} trials of {steps} steps, {arguments.rounds} rounds")
+    print(f"{'':>28}  total s  launch is faster by")
+    for name, title in TITLES.items():
+        ratio = statistics.median(t / mine for t, mine in zip(times[name], times["launch"], strict=True))
+        print(f"{title:>28}  {statistics.median(times[name]):7.1f}  {ratio:19.2f}")
+
+
+if __name__ == "__main__":
+    main()
