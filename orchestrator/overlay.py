@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -72,7 +73,8 @@ def tested_ends(lowest: object, highest: object, ruler: Ruler) -> tuple[float, f
     """The outer edges of the cells of the smallest and the largest tested value."""
     low, high = _place(ruler, lowest), _place(ruler, highest)
     first, last = ruler.scale_ends
-    return first if low is None else max(first, low - 0.5), last if high is None else min(last, high + 0.5)
+    start = first if low is None else first + math.floor(low - first)
+    return start, last if high is None else min(last, first + math.ceil(high - first))
 
 
 def _place(ruler: Ruler, number: object) -> float | None:

@@ -203,13 +203,16 @@ def test_censored_threshold_is_an_arrow_at_the_edge_of_the_scale(
         ({"censored": "above", "low": 64.0}, (0.0, 1.5), 1.5),
         ({"censored": "below", "high": 91.0}, (-0.5, 1.0), -0.5),
         ({"threshold": 80.0, "low": 64.0}, (0.0, 1.5), pytest.approx(0.635, abs=0.01)),
+        ({"censored": "above", "low": 64.0, "tested_high": 100.0}, (0.0, 1.5), 1.5),
+        ({"censored": "above", "low": 64.0, "tested_high": 110.0}, (0.0, 2.5), 2.5),
+        ({"censored": "below", "high": 91.0, "tested_low": 70.0}, (-0.5, 1.0), -0.5),
     ],
 )
 def test_marks_end_where_their_curve_was_tested(
     curve: dict[str, Any], interval: tuple[float, float], at: float
 ) -> None:
-    """A curve that ends before its axis has its arrow at its own last cell."""
-    line, arrow = marks(drawn([curve_row(k=2, tested_low=64.0, tested_high=91.0, **curve)]))
+    """A curve that ends before its axis has its arrow at its own last cell, wherever in it its last trial was."""
+    line, arrow = marks(drawn([curve_row(k=2, **{"tested_low": 64.0, "tested_high": 91.0, **curve})]))
     assert interval == (line["py"], line["top"])
     assert at == arrow["py"]
 
