@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -154,3 +155,15 @@ def test_shuffle_makes_all_pairs_equally_likely(size: int) -> None:
     chi_square, freedom = float(((off_diagonal - expected) ** 2 / expected).sum()), size * (size - 1) - 1
     assert n_keys == int(off_diagonal.sum())
     assert abs(chi_square - freedom) < 5 * math.sqrt(2 * freedom)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's own, where it imports its compiler
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_compiled_rounds_are_the_rounds() -> None:
+    """What CUDA runs as one kernel gives the same words, whatever the shapes of counters and keys."""
+    x = torch.arange(1000) * 123_457
+    for counter, key in ((x, torch.arange(7).unsqueeze(1) * 99_991 - 5), (x[:10], -77), (x[:1], 3)):
+        words = (counter, counter * 3, counter ^ 5, counter)
+        for expected, got in zip(random._rounds(*words, key), random._fused_rounds(words, key), strict=True):
+            assert torch.equal(expected, got)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,11 +31,15 @@ def key(seed: int, purpose: str) -> int:
     return int.from_bytes(digest, "little", signed=True)
 
 
-def philox(
-    counter: tuple[Tensor, Tensor, Tensor, Tensor], key: int | Tensor
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+Words = tuple[Tensor, Tensor, Tensor, Tensor]
+
+
+def philox(counter: Words, key: int | Tensor) -> Words:
     """Four random 32-bit words for each counter of four 32-bit words; all int64, broadcast with the key."""
-    c0, c1, c2, c3 = counter
+    return _fused_rounds(counter, key) if counter[0].is_cuda else _rounds(*counter, key)
+
+
+def _rounds(c0: Tensor, c1: Tensor, c2: Tensor, c3: Tensor, key: int | Tensor) -> Words:
     k0, k1 = key & MASK, (key >> 32) & MASK
     for _ in range(ROUNDS):
         # A product of two words overflows int64, but its bit pattern is right. Only c0 and c2 are
@@ -44,6 +49,27 @@ def philox(
         c2, c3 = ((p0 >> 32) ^ c3 ^ k1) & MASK, p0
         k0, k1 = (k0 + WEYL[0]) & MASK, (k1 + WEYL[1]) & MASK
     return c0, c1 & MASK, c2, c3 & MASK
+
+
+def _fused_rounds(counter: Words, key: int | Tensor) -> Words:
+    """The same as one kernel instead of about 150; they would take longer to launch than a small pool to train."""
+    keys = key if isinstance(key, Tensor) else counter[0].new_full((), key)
+    inputs = torch.broadcast_tensors(*counter, keys)
+    words = _compiled_rounds()(*(x.flatten() for x in inputs))
+    return tuple(word.view(inputs[0].shape) for word in words)  # type: ignore[return-value]
+
+
+@functools.cache
+def _compiled_rounds() -> Callable[..., Words]:
+    """Where nothing can be compiled (no C compiler), the rounds as they are."""
+    probe = torch.arange(2, 5, device="cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        compiled: Callable[..., Words] = torch.compile(_rounds, dynamic=True)
+        compiled(probe, probe, probe, probe, probe)
+    except Exception as error:  # noqa: BLE001 - compilers fail in many ways
+        logging.getLogger(__name__).warning("random numbers are slower than they could be: %s", error)
+        return _rounds
+    return compiled
 
 
 def bits_pair(key: int | Tensor, a: Tensor, b: int | Tensor = 0) -> tuple[Tensor, Tensor]:

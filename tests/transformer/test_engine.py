@@ -14,8 +14,10 @@ import torch
 from configs import config, specs
 
 from trainers.base import Outcome, Resources, TrialSpec, UnusableCheckpoint
-from trainers.transformer import engine
+from trainers.tasks.composition_data import CompositionData
+from trainers.transformer import checkpoint, engine
 from trainers.transformer.engine import PackTraining
+from trainers.transformer.graphs import is_out_of_memory
 from trainers.transformer.program import Program
 
 STABLE = ("started_at", "ended_at", "train_s")
@@ -73,7 +75,7 @@ def test_parameters_of_packed_and_solo_agree() -> None:
         solo = start([trials[s]])
         solo.advance()
         torch.testing.assert_close(
-            packed.program.rows.params[s], solo.program.rows.params[0], rtol=0, atol=1e-5
+            packed.program.state.params[s], solo.program.state.params[0], rtol=0, atol=1e-5
         )
 
 
@@ -122,34 +124,57 @@ def test_a_flipped_bit_is_noticed(tmp_path: Path) -> None:
         except UnusableCheckpoint:
             n_refused += 1
         else:
-            assert torch.equal(loaded.program.rows.params, training.program.rows.params)
+            assert torch.equal(loaded.program.state.params, training.program.state.params)
     assert n_refused > 40
 
 
-def fail_at(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
-    """Memory runs out at some training steps, counted over all programs."""
-    count = itertools.count()
-    train = Program._train
+PLACES = {
+    "capture": (Program, "capture"),
+    "pool": (CompositionData, "put"),
+    "batches": (CompositionData, "prepare"),
+    "fewer slots": (CompositionData, "keep"),
+}
+"""Where memory is taken."""
 
-    def limited(program: Program) -> None:
+
+def fail_at(monkeypatch: pytest.MonkeyPatch, place: str, *calls: int) -> None:
+    """Memory runs out at some calls, counted over all objects."""
+    cls, name = PLACES[place]
+    count, original = itertools.count(), getattr(cls, name)
+
+    def limited(self: Any, *arguments: Any) -> Any:
         if next(count) in calls:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        train(program)
+        return original(self, *arguments)
 
-    monkeypatch.setattr(Program, "_train", limited)
+    monkeypatch.setattr(cls, name, limited)
 
 
-@pytest.mark.parametrize(("calls", "slots"), [((0,), 3), ((15,), 3), ((3, 4), 2), ((25, 38), 1)])
+@pytest.mark.parametrize(
+    ("place", "calls", "slots"),
+    [
+        ("capture", (0,), 3),
+        ("capture", (0, 1), 2),
+        ("capture", (1,), 2),
+        ("pool", (0,), 3),
+        ("pool", (4,), 3),
+        ("pool", (2, 5), 2),
+        ("batches", (0,), 3),
+        ("batches", (3,), 2),
+        ("batches", (1, 2, 3), 1),
+        ("fewer slots", (0,), 3),
+        ("fewer slots", (1,), 2),
+    ],
+)
 def test_where_memory_runs_out_nothing_is_lost(
-    calls: tuple[int, ...], slots: int, monkeypatch: pytest.MonkeyPatch
+    place: str, calls: tuple[int, ...], slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At any step, also twice: half of the trials wait, and all end as if there had been fewer slots from the
-    start."""
+    """Wherever memory is taken, also twice: trials wait, and all end as they would have with enough of it."""
     expected = finish(start(specs(*MIXED), 5))
-    fail_at(monkeypatch, *calls)
+    fail_at(monkeypatch, place, *calls)
     training = start(specs(*MIXED), 5)
     got = finish(training)
-    assert training.room.slots == slots
+    assert training.capacity.slots == slots
     assert expected.keys() == got.keys()
     for trial_id, row in expected.items():
         assert row["status"] == got[trial_id]["status"]
@@ -161,7 +186,7 @@ def test_where_memory_runs_out_nothing_is_lost(
 def test_trials_that_wait_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A checkpoint holds those that gave way too."""
     expected = finish(start(specs(*MIXED), 5))
-    fail_at(monkeypatch, 12)
+    fail_at(monkeypatch, "batches", 1)
     training = start(specs(*MIXED), 5)
     before = {o.trial_id: plain(o) for _ in range(2) for o in training.advance()}
     assert [slot.trial for slot, _ in training.waiting]
@@ -172,17 +197,44 @@ def test_trials_that_wait_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_without_slots_to_spare_a_batch_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A single trial whose batch does not fit trains on pieces of it; an error if not even one example fits."""
+    """A single trial whose batch does not fit trains on pieces of it; an error if not even one example fits, and at
+    once for any other error."""
     expected = finish(start(specs(MIXED[0])))
-    fail_at(monkeypatch, 0, 1)
+    fail_at(monkeypatch, "batches", 0, 1)
     training = start(specs(MIXED[0]))
     got = finish(training)
-    assert training.room.parts == 4
+    assert training.capacity.micro_batches == 4
     losses = [[point["test_loss"] for point in row["trial-0"]["curve"]] for row in (expected, got)]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
-    fail_at(monkeypatch, *range(100))
+    fail_at(monkeypatch, "batches", *range(100))
     with pytest.raises(torch.OutOfMemoryError):
         finish(start(specs(MIXED[0])))
+    monkeypatch.setattr(CompositionData, "prepare", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        start(specs(MIXED[0])).advance()
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("any"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("out of memory"), False),
+    ],
+)
+def test_words_for_too_little_memory(error: Exception, expected: bool) -> None:
+    """Not only torch's own error says so."""
+    assert expected == is_out_of_memory(error)
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    """One whose content this version does not know is unusable, not a mistake."""
+    path = tmp_path / "checkpoint"
+    path.write_bytes(checkpoint.to_bytes(["trial-0"], {"n_slots": 1}))
+    with pytest.raises(UnusableCheckpoint, match="not of this version"):
+        start(specs(MIXED[0]), None, path)
 
 
 def test_slots_close_up_by_halves_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,10 +256,10 @@ def test_slots_close_up_by_halves_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> N
     assert training.trial_steps == sum(steps)
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_packed_equals_solo_in_other_precisions(precision: str) -> None:
-    """To the rounding of the precision, after 20 steps."""
-    trials = specs(*(config(seed=seed, train={"precision": precision}) for seed in range(3)))
+@pytest.mark.parametrize("dtype", ["tf32", "bf16"])
+def test_packed_equals_solo_in_other_dtypes(dtype: str) -> None:
+    """To the rounding of the dtype, after 20 steps."""
+    trials = specs(*(config(seed=seed, train={"dtype": dtype}) for seed in range(3)))
     packed = start(trials, 3)
     packed.advance()
     packed.advance()
@@ -216,10 +268,10 @@ def test_packed_equals_solo_in_other_precisions(precision: str) -> None:
         solo.advance()
         solo.advance()
         torch.testing.assert_close(
-            packed.program.rows.params[s],
-            solo.program.rows.params[0],
+            packed.program.state.params[s],
+            solo.program.state.params[0],
             rtol=0,
-            atol=1e-5 if precision == "tf32" else 5e-3,
+            atol=1e-5 if dtype == "tf32" else 5e-3,
         )
 
 
@@ -279,8 +331,8 @@ def test_solve_rates_do_not_depend_on_packing() -> None:
         )
     )
     packed = start(trials, 100)
-    noise = torch.randn(packed.program.rows.params.shape, generator=torch.Generator().manual_seed(0))
-    packed.program.rows.params.mul_(1 + 1e-5 * noise)
+    noise = torch.randn(packed.program.state.params.shape, generator=torch.Generator().manual_seed(0))
+    packed.program.state.params.mul_(1 + 1e-5 * noise)
     solo = {trial.trial_id: finish(start([trial]))[trial.trial_id] for trial in trials}
     solved = [{i for i, row in rows.items() if row["status"] == "solved"} for rows in (finish(packed), solo)]
     gained, lost = len(solved[0] - solved[1]), len(solved[1] - solved[0])

@@ -1,9 +1,10 @@
-"""How the room of a pack is found."""
+"""How the capacity of a pack is found."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,22 +13,22 @@ from hypothesis import strategies as st
 
 from trainers.base import Resources
 from trainers.transformer import probe
+from trainers.transformer.capacity import Capacity
 from trainers.transformer.config import Model, Train
 from trainers.transformer.model import PackedTransformer
-from trainers.transformer.probe import best, room_for
-from trainers.transformer.room import Room
+from trainers.transformer.probe import best, capacity_for
 
 MODEL = PackedTransformer(Model(width=16, depth=1, heads=2), 11, 7, 1)
 TRAIN = Train(steps=1000, batch_size=16)
 
 
-def device(idle_until: int, memory: float = math.inf) -> Callable[[Room], float | None]:
+def device(idle_until: int, memory: float = math.inf) -> Callable[[Capacity], float | None]:
     """A device on which a step costs the same up to so many slots, and memory suffices for so many whole slots."""
 
-    def measure(room: Room) -> float | None:
-        if room.slots / room.parts > memory:
+    def measure(capacity: Capacity) -> float | None:
+        if capacity.slots / capacity.micro_batches > memory:
             return None
-        return max(1.0, room.slots / idle_until) / room.slots
+        return max(1.0, capacity.slots / idle_until) / capacity.slots
 
     return measure
 
@@ -35,90 +36,119 @@ def device(idle_until: int, memory: float = math.inf) -> Callable[[Room], float 
 @given(idle_until=st.integers(0, 12), first=st.integers(0, 12))
 def test_slots_double_until_a_trial_step_gets_no_cheaper(idle_until: int, first: int) -> None:
     """From any first guess: the fewest slots that keep the device busy, or the guess where it is busy already."""
-    room, cost = best(device(2**idle_until), Room(2**first), 4096, 64)
-    assert (room.slots, cost) == (max(2**first, 2**idle_until), 2.0**-idle_until)
+    capacity, cost = best(device(2**idle_until), Capacity(2**first), 4096, 64)
+    assert (capacity.slots, cost) == (max(2**first, 2**idle_until), 2.0**-idle_until)
 
 
 def test_fewer_slots_where_they_are_cheaper() -> None:
     """Where more slots leave the caches, they are halved until that is so no longer."""
-    room, _ = best(lambda room: 1.0 if room.slots <= 2 else 2.0, Room(8), 4096, 64)
-    assert room == Room(8), "8 and 4 cost the same: nothing says that 2 would be better"
-    room, _ = best(lambda room: float(room.slots), Room(8), 4096, 64)
-    assert room == Room(1)
+    capacity, _ = best(lambda capacity: 1.0 if capacity.slots <= 2 else 2.0, Capacity(8), 4096, 64)
+    assert capacity == Capacity(8), "8 and 4 cost the same: nothing says that 2 would be better"
+    capacity, _ = best(lambda capacity: float(capacity.slots), Capacity(8), 4096, 64)
+    assert capacity == Capacity(1)
 
 
 def test_fewer_threads_where_they_are_cheaper() -> None:
     """Threads are halved as long as that pays."""
-    room, _ = best(lambda room: 1.0 + room.threads, Room(8, threads=4), 4096, 64)
-    assert room == Room(8, threads=1)
+    capacity, _ = best(lambda capacity: 1.0 + capacity.threads, Capacity(8, threads=4), 4096, 64)
+    assert capacity == Capacity(8, threads=1)
 
 
 def test_memory_bounds_the_slots_then_the_batch() -> None:
     """Where memory does not suffice, slots are halved, then the batch is cut; if nothing fits, the first guess goes
     back to whoever trains."""
-    assert best(device(1024, memory=20), Room(32), 4096, 64)[0] == Room(16)
-    assert best(device(1024, memory=0.25), Room(32), 4096, 64)[0] == Room(1, parts=4)
-    assert best(device(1024, memory=0), Room(32), 4096, 64) == (Room(32), None)
+    assert best(device(1024, memory=20), Capacity(32), 4096, 64)[0] == Capacity(16)
+    assert best(device(1024, memory=0.25), Capacity(32), 4096, 64)[0] == Capacity(1, micro_batches=4)
+    assert best(device(1024, memory=0), Capacity(32), 4096, 64) == (Capacity(32), None)
 
 
 def test_slots_that_are_asked_for_are_given() -> None:
     """Nothing is measured then; there are never more slots than trials."""
-    assert room_for(MODEL, TRAIN, Resources(threads=2, slots=5), 9, 10**9) == Room(5, threads=2)
-    assert room_for(MODEL, TRAIN, Resources(threads=2, slots=5), 3, 10**9) == Room(3, threads=2)
+    assert capacity_for(MODEL, TRAIN, Resources(threads=2, slots=5), 9, 10**9) == Capacity(5, threads=2)
+    assert capacity_for(MODEL, TRAIN, Resources(threads=2, slots=5), 3, 10**9) == Capacity(3, threads=2)
 
 
 @pytest.fixture
-def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Room]:
+def measurements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Capacity]:
     """An empty cache; what is measured, on a device that 64 slots keep busy."""
-    asked: list[Room] = []
+    asked: list[Capacity] = []
 
-    def measure(room: Room) -> float | None:
-        asked.append(room)
-        return device(64)(room)
+    def measure(capacity: Capacity) -> float | None:
+        asked.append(capacity)
+        return device(64)(capacity)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(probe, "measured", lambda *_: measure)
     return asked
 
 
-def test_a_short_pack_is_not_measured_for(measurements: list[Room]) -> None:
+def test_a_short_pack_is_not_measured_for(measurements: list[Capacity]) -> None:
     """It would be over before the measurement."""
-    assert room_for(MODEL, TRAIN, Resources(), 100, 9_999) == Room(8)
+    assert capacity_for(MODEL, TRAIN, Resources(), 100, 9_999) == Capacity(8)
     assert measurements == []
 
 
-def test_a_shape_is_measured_once(measurements: list[Room]) -> None:
+def test_a_shape_is_measured_once(measurements: list[Capacity]) -> None:
     """What one process has found all others use; fewer trials get fewer slots."""
-    assert room_for(MODEL, TRAIN, Resources(), 100, 10_000) == Room(64)
-    assert [room.slots for room in measurements] == [8, 16, 32, 64, 128]
-    assert room_for(MODEL, TRAIN, Resources(), 20, 10_000) == Room(20)
+    assert capacity_for(MODEL, TRAIN, Resources(), 100, 10_000) == Capacity(64)
+    assert [capacity.slots for capacity in measurements] == [8, 16, 32, 64, 128]
+    assert capacity_for(MODEL, TRAIN, Resources(), 20, 10_000) == Capacity(20)
     assert len(measurements) == 5
     other = PackedTransformer(Model(width=32, depth=1, heads=2), 11, 7, 1)
-    room_for(other, TRAIN, Resources(), 20, 10_000)
+    capacity_for(other, TRAIN, Resources(), 20, 10_000)
     assert len(measurements) == 10
 
 
 def test_a_damaged_or_unwritable_cache_is_as_none(
-    measurements: list[Room], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    measurements: list[Capacity], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A damaged file is written anew; where nothing can be written, every pack measures for itself."""
-    room_for(MODEL, TRAIN, Resources(), 100, 10_000)
+    capacity_for(MODEL, TRAIN, Resources(), 100, 10_000)
     (file,) = tmp_path.rglob("*.json")
     file.write_text("{")
     for _ in range(2):
-        assert room_for(MODEL, TRAIN, Resources(), 100, 10_000) == Room(64)
+        assert capacity_for(MODEL, TRAIN, Resources(), 100, 10_000) == Capacity(64)
     assert len(measurements) == 10
     blocked = tmp_path / "file"
     blocked.write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(blocked))
-    assert room_for(MODEL, TRAIN, Resources(), 100, 10_000) == Room(64)
+    assert capacity_for(MODEL, TRAIN, Resources(), 100, 10_000) == Capacity(64)
     assert len(measurements) == 15
 
 
+def test_what_cannot_be_compiled_trains_uncompiled(
+    measurements: list[Capacity], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On CUDA compiling is tried for long packs, taken where it is clearly cheaper, tried once, and no error."""
+    monkeypatch.setattr(probe, "is_cuda", lambda device: True)
+    monkeypatch.setattr(probe, "device_name", lambda device: "a GPU")
+    gains = [0.5]
+
+    def measure(capacity: Capacity) -> float | None:
+        measurements.append(capacity)
+        cost = device(64)(capacity)
+        assert cost is not None
+        if capacity.is_compiled and not gains:
+            raise OSError("no compiler")
+        return cost * gains[0] if capacity.is_compiled else cost
+
+    monkeypatch.setattr(probe, "measured", lambda *_: measure)
+    compiled = Capacity(64, is_compiled=True)
+    assert capacity_for(MODEL, TRAIN, Resources(), 100, 10**6) == compiled
+    n_measured = len(measurements)
+    assert capacity_for(MODEL, TRAIN, Resources(), 100, 10**6) == compiled
+    assert len(measurements) == n_measured
+    gains[:] = [0.95]
+    assert capacity_for(MODEL, replace(TRAIN, batch_size=32), Resources(), 100, 10**6) == Capacity(64)
+    gains.clear()
+    assert capacity_for(MODEL, replace(TRAIN, batch_size=64), Resources(), 100, 10**6) == Capacity(64)
+    assert "trains uncompiled: no compiler" in caplog.text
+
+
 def test_the_real_thing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measured on this machine: some room, within bounds."""
+    """Measured on this machine: some capacity, within bounds."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    room = room_for(MODEL, TRAIN, Resources(threads=2), 16, 10_000)
-    assert 1 <= room.slots <= 16
-    assert room.threads in (1, 2)
-    assert (room.parts, room.is_compiled) == (1, False)
+    capacity = capacity_for(MODEL, TRAIN, Resources(threads=2), 16, 10_000)
+    assert 1 <= capacity.slots <= 16
+    assert capacity.threads in (1, 2)
+    assert (capacity.micro_batches, capacity.is_compiled) == (1, False)

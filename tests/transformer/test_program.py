@@ -13,8 +13,8 @@ from trainers.base import Resources
 from trainers.transformer.config import Model, Train
 from trainers.transformer.engine import PackTraining
 from trainers.transformer.model import PackedTransformer
-from trainers.transformer.probe import RandomTokens
-from trainers.transformer.program import Program, Rows
+from trainers.transformer.probe import AnyTokens
+from trainers.transformer.program import Program, State
 
 N_SLOTS = 3
 
@@ -23,7 +23,7 @@ def prepared() -> PackTraining:
     """A pack at the beginning of a block of ten steps."""
     trials = specs(*(config(seed=seed) for seed in range(N_SLOTS)))
     training = PackTraining(trials, Resources(slots=N_SLOTS), None, lambda ids: None)
-    training.data.prepare(training.program.rows.step, 10)
+    training.data.prepare(training.program.state.step, 10)
     training.program.begin_block()
     return training
 
@@ -31,13 +31,12 @@ def prepared() -> PackTraining:
 def small(device: str, *, parts: int = 1, **train: object) -> Program:
     """A program with random weights on random tokens."""
     model = PackedTransformer(Model(width=16, depth=2, heads=2), 11, 7, 2)
-    rows = Rows.zeros(N_SLOTS, model.n_params, device)
+    state = State.zeros(N_SLOTS, model.n_params, device)
     generator = torch.Generator().manual_seed(0)
-    rows.params.copy_(torch.randn(rows.params.shape, generator=generator) * 0.1)
-    torch.manual_seed(0)
-    examples = RandomTokens(model, N_SLOTS, 5, device)
+    state.params.copy_(torch.randn(state.params.shape, generator=generator) * 0.1)
+    examples = AnyTokens(model, N_SLOTS, 5, device)
     settings = replace(Train(steps=10, eval_every=10, batch_size=5), **train)  # type: ignore[arg-type]
-    program = Program(model, examples, settings, rows, parts=parts)
+    program = Program(model, examples, settings, state, micro_batches=parts)
     program.settings.fill([vars(settings)] * N_SLOTS)
     return program
 
@@ -46,15 +45,15 @@ def test_a_recorded_step_replays_as_itself() -> None:
     """What a step does on the device is all it does: recorded once and replayed, it trains to the same bits, batch
     after batch, and evaluates to the same losses."""
     expected, got = prepared(), prepared()
-    train = make_fx(lambda: got.program._train())()  # runs it once
-    evaluate = make_fx(lambda: got.program._evaluate())()
+    train = make_fx(lambda: got.program.train_eagerly())()  # runs it once
+    evaluate = make_fx(lambda: got.program.evaluate_eagerly())()
     for _ in range(10):
         expected.program.train()
     for _ in range(9):
         train()
     expected.program.evaluate()
     evaluate()
-    for mine, theirs in zip(expected.program.rows.tensors, got.program.rows.tensors, strict=True):
+    for mine, theirs in zip(expected.program.state.tensors, got.program.state.tensors, strict=True):
         assert torch.equal(mine, theirs)
     assert torch.equal(expected.program.loss, got.program.loss)
     assert torch.equal(expected.program.correct, got.program.correct)
@@ -63,9 +62,9 @@ def test_a_recorded_step_replays_as_itself() -> None:
 def test_a_step_needs_no_host() -> None:
     """On tensors without values, which any look at a value would fail on, and any tensor of the host too."""
     program = small("meta", parts=2)
-    program._train()
-    program._evaluate()
-    assert program.rows.params.is_meta
+    program.train_eagerly()
+    program.evaluate_eagerly()
+    assert program.state.params.is_meta
 
 
 @pytest.mark.parametrize("parts", [2, 3, 5])
@@ -73,7 +72,7 @@ def test_pieces_of_a_batch_add_up(parts: int) -> None:
     """Loss and gradient of a batch do not depend on the pieces it is cut into, but for rounding."""
     whole, cut = small("cpu"), small("cpu", parts=parts)
     for expected, got in zip(
-        whole._gradients(*whole.data.batch(whole.at)), cut._gradients(*cut.data.batch(cut.at)), strict=True
+        whole.gradients(*whole.data.batch(whole.at)), cut.gradients(*cut.data.batch(cut.at)), strict=True
     ):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
 
@@ -81,23 +80,23 @@ def test_pieces_of_a_batch_add_up(parts: int) -> None:
 def test_bf16_rounds_a_step_and_nothing_else() -> None:
     """In bf16 loss and gradient are those of float32 to a percent or so, and not the same; all that is kept is
     float32."""
-    exact, rounded = small("cpu"), small("cpu", precision="bf16")
-    (loss, grads), (loss16, grads16) = (p._gradients(*p.data.batch(p.at)) for p in (exact, rounded))
+    exact, rounded = small("cpu"), small("cpu", dtype="bf16")
+    (loss, grads), (loss16, grads16) = (p.gradients(*p.data.batch(p.at)) for p in (exact, rounded))
     assert not torch.equal(loss, loss16)
     torch.testing.assert_close(loss16, loss, rtol=0.02, atol=0)
     assert (grads16 - grads).norm() < 0.03 * grads.norm()
     rounded.train()
-    assert {t.dtype for t in rounded.rows.tensors} == {torch.float32, torch.int64, torch.bool}
+    assert {t.dtype for t in rounded.state.tensors} == {torch.float32, torch.int64, torch.bool}
 
 
 def test_a_slot_without_a_trial_stays_as_it_is() -> None:
     """Its row takes part in the arithmetic and does not change, whatever it holds."""
     program, alone = small("cpu"), small("cpu")
     train = vars(Train(steps=10, eval_every=10, batch_size=5))
-    program.rows.params[1] = torch.nan
+    program.state.params[1] = torch.nan
     program.settings.fill([train, None, train])
     program.train()
     alone.train()
-    assert program.rows.params[1].isnan().all()
+    assert program.state.params[1].isnan().all()
     for s in (0, 2):
-        assert torch.equal(program.rows.params[s], alone.rows.params[s])
+        assert torch.equal(program.state.params[s], alone.state.params[s])

@@ -22,7 +22,7 @@ VERSION = 1
 
 KNOWN = 2**14
 """Sections that are remembered; a kilobyte each."""
-COMMON_COLUMNS: Mapping[str, type] = {"epochs": float, "n_params": int}
+COMMON_COLUMNS: Mapping[str, type] = {"epochs": float, "n_params": int, "slots": int}
 
 
 class Transformer:
@@ -80,7 +80,7 @@ class Transformer:
 
     def shape(self, config: Config) -> str:
         task, train = task_of(config), config["train"]
-        fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps", "precision")]
+        fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps", "dtype")]
         task_shape = [task.sequence_length, task.vocab_size, task.n_answers, *task.shape()]
         return json.dumps(
             [config["task"]["name"], task_shape, config["model"], fused], sort_keys=True, default=str

@@ -76,7 +76,7 @@ class Train:
     """Largest gradient norm of a trial; null turns clipping off."""
     eval_every: int = 50
     """Steps between evaluations."""
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    dtype: Literal["float32", "tf32", "bf16"] = "float32"
     """Of the forward and backward pass: tf32 rounds the factors of float32 products to 10 bits where the device
     can (elsewhere it is float32), bf16 keeps weights, activations and gradients of a step in bfloat16. Parameters,
     moments and losses are float32 always."""

@@ -4,33 +4,34 @@ Every block of `eval_every` steps ends with an evaluation. Between two blocks tr
 out of steps) and the next of the queue move into the free slots; when the queue is empty the slots close up.
 So all slots are between two evaluations at the same time, and nothing waits for the host inside a block.
 
-A block happens whole or not at all: where memory runs out in it, half of the trials step aside and wait.
+All memory is taken before a block begins. Where it does not suffice, half of the trials wait on the host.
 """
 
 from __future__ import annotations
 
-import gc
 import math
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
-from trainers.base import Outcome, Resources, Status, TrialSpec
+from trainers.base import Outcome, Resources, Status, TrialSpec, UnusableCheckpoint
 from trainers.plain import from_plain
 from trainers.scoring import Record
+from trainers.tasks.base import PackData
 from trainers.transformer import checkpoint as checkpoints
 from trainers.transformer import model_of, task_of
+from trainers.transformer.capacity import Capacity, is_cuda
 from trainers.transformer.config import Train
+from trainers.transformer.graphs import arithmetic, free_memory, is_out_of_memory, limit_memory
 from trainers.transformer.model import PackedTransformer
-from trainers.transformer.probe import room_for
-from trainers.transformer.program import Program, Rows
-from trainers.transformer.room import Room, is_cuda
+from trainers.transformer.probe import capacity_for, device_name
+from trainers.transformer.program import Program, State
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -50,8 +51,13 @@ class Slot:
 class PackTraining:
     """A pack of transformers under training (`trainers.base.Training`).
 
-    Given a checkpoint it goes on from there with the same room, and ends with the same bits.
+    Given a checkpoint it goes on from there with the same slots and threads, and ends with the same bits.
     """
+
+    capacity: Capacity
+    data: PackData | None = None
+    program: Program | None = None
+    """None until it is opened, and again where it is to be smaller."""
 
     def __init__(
         self,
@@ -60,7 +66,6 @@ class PackTraining:
         checkpoint: Path | None,
         on_active: Callable[[Sequence[str]], None],
     ) -> None:
-        saved = checkpoints.load(checkpoint, [trial.trial_id for trial in trials]) if checkpoint else None
         self.trials, self.device, self.on_active = trials, resources.device, on_active
         self.tasks = [task_of(trial.config) for trial in trials]
         self.shared = from_plain(Train, trials[0].config["train"])
@@ -72,19 +77,18 @@ class PackTraining:
         self.trial_steps = 0
         self.next_trial = 0
         self.slots: list[Slot | None] = []
-        self.waiting: list[tuple[Slot, Rows]] = []
+        self.waiting: list[tuple[Slot, State]] = []
         """Trials that have begun and lack a slot, each with its row, on the host."""
-        if resources.device_share < 1:
-            torch.cuda.set_per_process_memory_fraction(resources.device_share)
-        with self._arithmetic():
-            if saved is None:
+        limit_memory(self.device, resources.device_share)
+        with arithmetic(self.device, self.shared.dtype):
+            if checkpoint is None:
                 steps = sum(trial.config["train"]["steps"] for trial in trials)
-                self.room = room_for(self.model, self.shared, resources, len(trials), steps)
-                n_slots = self.room.slots
+                self.capacity = capacity_for(self.model, self.shared, resources, len(trials), steps)
+                self.n_slots = self.capacity.slots
             else:
-                n_slots = self._restore(saved)
-            torch.set_num_threads(self.room.threads)
-            self._open_what_fits(n_slots)
+                self._restore(checkpoint)
+            torch.set_num_threads(self.capacity.threads)
+            self._within_memory(lambda: None)
 
     @property
     def is_finished(self) -> bool:
@@ -96,7 +100,7 @@ class PackTraining:
 
     def advance(self) -> list[Outcome]:
         """Train every slot to its next evaluation, evaluate, and replace the trials that ended."""
-        with self._arithmetic():
+        with arithmetic(self.device, self.shared.dtype):
             metrics, is_finite = self._block()
             outcomes = []
             for s, slot in self._occupied().items():
@@ -111,75 +115,87 @@ class PackTraining:
                     outcomes.append(self._outcome(slot, *ending))
                     self.slots[s] = None
             if outcomes:
-                self._refill()
+                self._within_memory(self._refill)
         return outcomes
 
     def save(self) -> bytes:
         """Everything that the streams of random numbers don't give back."""
+        assert self.program is not None
         occupied = self._occupied()
-        rows = [self.program.rows.take([s]).to("cpu") for s in occupied] + [row for _, row in self.waiting]
+        rows = [self.program.state.take(list(occupied)).to("cpu"), *(row for _, row in self.waiting)]
         state = {
-            "room": asdict(self.room),
+            "capacity": asdict(self.capacity),
             "n_slots": len(self.slots),
             "next_trial": self.next_trial,
             "slots": [asdict(slot) for slot in [*occupied.values(), *(slot for slot, _ in self.waiting)]],
-            "rows": [row.tensors for row in rows],
+            "state": [torch.cat(parts) for parts in zip(*(row.tensors for row in rows), strict=True)],
         }
         return checkpoints.to_bytes([trial.trial_id for trial in self.trials], state)
 
-    def _restore(self, saved: Mapping[str, Any]) -> int:
-        """Returns the number of slots."""
-        self.room, self.next_trial = Room(**saved["room"]), saved["next_trial"]
-        slots = [Slot(**{**slot, "record": Record(**slot["record"])}) for slot in saved["slots"]]
-        self.waiting = [(slot, Rows(*row)) for slot, row in zip(slots, saved["rows"], strict=True)]
-        return int(saved["n_slots"])
+    def _restore(self, path: Path) -> None:
+        saved = checkpoints.load(path, [trial.trial_id for trial in self.trials])
+        try:
+            self.capacity = Capacity(**saved["capacity"])
+            self.n_slots, self.next_trial = saved["n_slots"], saved["next_trial"]
+            slots = [Slot(**{**slot, "record": Record(**slot["record"])}) for slot in saved["slots"]]
+            self.waiting = list(zip(slots, State(*saved["state"]).split(), strict=True))
+        except (LookupError, TypeError, ValueError) as error:
+            raise UnusableCheckpoint(f"{path}: not of this version: {error!r}") from error
+
+    # Memory
+
+    def _within_memory(self, action: Callable[[], T]) -> T:
+        """Do something that takes memory. Where that does not suffice, all trials are put into half the slots, or a
+        lone trial's batch is cut, before it is tried again. Raises what torch raises if that does not help."""
+        while True:
+            try:
+                if self.program is None:
+                    self._open()
+                return action()
+            except Exception as error:
+                capacity = replace(self.capacity, slots=self.n_slots).halved(self.shared.batch_size)
+                if not is_out_of_memory(error) or capacity is None:
+                    raise
+            self._close(capacity)  # only now is what the error's frames held free
+
+    def _open(self) -> None:
+        """Slots for the trials that wait, and for the queue."""
+        train = self.shared
+        self.slots = [None] * self.n_slots
+        self.data = self.tasks[0].pack_data(
+            self.tasks, self.n_slots, train.batch_size, train.eval_every, self.device
+        )
+        state = State.zeros(self.n_slots, self.model.n_params, self.device)
+        self.program = self._program(state, is_compiled=self.capacity.is_compiled)
+        self.program.capture()
+        self._refill()
+
+    def _close(self, capacity: Capacity) -> None:
+        """Let all trials wait on the host, and give the memory back."""
+        occupied = self._occupied()
+        if self.program is not None:
+            rows = self.program.state.to("cpu").split()
+            self.waiting = [(slot, rows[s]) for s, slot in occupied.items()] + self.waiting
+        self.capacity, self.n_slots = capacity, capacity.slots
+        self.slots, self.program, self.data = [None] * self.n_slots, None, None
+        free_memory(self.device)
+
+    def _program(self, state: State, *, is_compiled: bool) -> Program:
+        assert self.data is not None
+        return Program(
+            self.model,
+            self.data,
+            self.shared,
+            state,
+            micro_batches=self.capacity.micro_batches,
+            is_compiled=is_compiled,
+        )
 
     # Slots
 
-    def _open_what_fits(self, n_slots: int) -> None:
-        """Slots for the trials that wait and for the queue, fewer where memory does not suffice."""
-        while True:
-            try:
-                return self._open(n_slots)
-            except torch.OutOfMemoryError:
-                self._give_way(n_slots)
-            n_slots = self.room.slots
-
-    def _open(self, n_slots: int) -> None:
-        train = self.shared
-        self._free()
-        self.slots = [None] * n_slots
-        self.data = self.tasks[0].pack_data(
-            self.tasks, n_slots, train.batch_size, train.eval_every, self.device
-        )
-        self._load_program(Rows.zeros(n_slots, self.model.n_params, self.device))
-        self._refill()
-
-    def _free(self) -> None:
-        """Give back the memory of programs that are no longer used; graphs keep it until they are collected."""
-        if is_cuda(self.device):
-            gc.collect()
-            torch.cuda.empty_cache()
-
-    def _load_program(self, rows: Rows) -> None:
-        self.program = Program(
-            self.model, self.data, self.shared, rows, parts=self.room.parts, is_compiled=self.room.is_compiled
-        )
-
-    def _give_way(self, n_slots: int) -> None:
-        """Park all trials and go on with half the room. Raises the error at hand if there is no half."""
-        room = replace(self.room, slots=n_slots).halved(self.shared.batch_size)
-        if room is None:
-            raise
-        self.room = room
-        parked = [(slot, self.program.rows.take([s]).to("cpu")) for s, slot in self._occupied().items()]
-        self.waiting = parked + self.waiting
-        self.slots = []
-        vars(self).pop("program", None)
-        vars(self).pop("data", None)
-
     def _refill(self) -> None:
         """Move those that wait, then the queue, into the free slots; close up when there are none left."""
+        assert self.program is not None
         for s, slot in enumerate(self.slots):
             if slot is None and self.waiting:
                 self._put(s, *self.waiting[0])
@@ -193,84 +209,66 @@ class PackTraining:
             self.program.settings.fill(trains)
             self.on_active(self.active)
 
-    def _put(self, s: int, slot: Slot, row: Rows | None) -> None:
+    def _put(self, s: int, slot: Slot, row: State | None) -> None:
         """`row`: None if the trial begins."""
+        assert self.data is not None
+        assert self.program is not None
         config = self._config(slot)
         self.data.put(s, self.tasks[slot.trial], config["seeds"], config["train"]["steps"])
         if row is None:
-            row = Rows.zeros(1, self.model.n_params, self.device)
+            row = State.zeros(1, self.model.n_params, self.device)
             row.params[0] = self.model.init(config["seeds"]["init"], self.device)
-        self.program.rows.put(s, row)
+        self.program.state.put(s, row)
         self.slots[s] = slot
 
     def _close_up(self) -> None:
-        """Drop empty slots; on CUDA, where other slots are another graph, only when half are empty."""
+        """Drop empty slots. On CUDA, where other slots are another graph, only when half are empty, and uncompiled:
+        compiling takes longer than what is left of the pack."""
         kept = list(self._occupied())
         if len(kept) == len(self.slots) or (is_cuda(self.device) and len(kept) > len(self.slots) // 2):
             return
-        self.slots = [self.slots[s] for s in kept]
         if not kept:
+            self.slots = []
             return
+        assert self.data is not None
+        assert self.program is not None
+        state = self.program.state.take(kept)
+        self.program.release()
         self.data.keep(kept)
-        rows = self.program.rows.take(kept)
-        del self.program
-        self._free()
-        self._load_program(rows)
+        self.program = self._program(state, is_compiled=False)
+        self.slots, self.n_slots = [self.slots[s] for s in kept], len(kept)
+        self.program.capture()
 
     # Training
 
     def _block(self) -> tuple[Mapping[str, list[float]], list[bool]]:
         """Train and evaluate. Metrics by name and whether every loss was finite, one value per slot."""
         began = time.perf_counter()
-        while True:
-            before = self.program.rows.clone()
-            try:
-                counts, metrics, is_finite = self._run_block()
-                break
-            except torch.OutOfMemoryError:
-                self.program.rows.put(slice(None), before)
-                self._give_way(len(self.slots))
-            self._open_what_fits(self.room.slots)
-        occupied = self._occupied()
-        self.trial_steps += self.shared.eval_every * len(occupied)
-        for s, slot in occupied.items():
-            slot.step += self.shared.eval_every
-            slot.train_s += (time.perf_counter() - began) / len(occupied)
-            for name, values in counts.items():
-                slot.counts[name] = slot.counts.get(name, 0) + values[s]
-        return metrics, is_finite
-
-    def _run_block(self) -> tuple[dict[str, list[int]], dict[str, list[float]], list[bool]]:
-        program, n_steps = self.program, self.shared.eval_every
-        counts = self.data.prepare(program.rows.step, n_steps)
+        n_steps = self.shared.eval_every
+        counts = self._within_memory(self._prepare)
+        program, data = self.program, self.data
+        assert program is not None
+        assert data is not None
         program.begin_block()
         for _ in range(n_steps):
             program.train()
         program.evaluate()
-        metrics = self.data.metrics(program.correct, program.loss)
-        is_finite = program.rows.is_finite & torch.isfinite(program.loss).all(2).all(1)
-        return (
-            {name: values.tolist() for name, values in counts.items()},
-            {name: values.tolist() for name, values in metrics.items()},
-            is_finite.tolist(),
-        )
+        metrics = {name: v.tolist() for name, v in data.metrics(program.correct, program.loss).items()}
+        is_finite = program.state.is_finite & torch.isfinite(program.loss).all(2).all(1)
+        occupied = self._occupied()
+        self.trial_steps += n_steps * len(occupied)
+        for s, slot in occupied.items():
+            slot.step += n_steps
+            slot.train_s += (time.perf_counter() - began) / len(occupied)
+            for name, values in counts.items():
+                slot.counts[name] = slot.counts.get(name, 0) + values[s]
+        return metrics, is_finite.tolist()
 
-    @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        """How CUDA is to compute: with the sweep's precision, and the same bits every time."""
-        if not is_cuda(self.device):
-            yield
-            return
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        before = torch.get_float32_matmul_precision(), torch.are_deterministic_algorithms_enabled()
-        torch.set_float32_matmul_precision("high" if self.shared.precision == "tf32" else "highest")
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-        try:
-            yield
-        finally:
-            torch.set_float32_matmul_precision(before[0])
-            torch.use_deterministic_algorithms(before[1])
+    def _prepare(self) -> dict[str, list[int]]:
+        assert self.data is not None
+        assert self.program is not None
+        counts = self.data.prepare(self.program.state.step, self.shared.eval_every)
+        return {name: values.tolist() for name, values in counts.items()}
 
     # Endings
 
@@ -298,8 +296,11 @@ class PackTraining:
             "examples_seen": examples_seen,
             "epochs": examples_seen / sizes["n_total"] if math.isfinite(sizes["n_total"]) else None,
             "n_params": self.model.n_params,
+            "slots": self.capacity.slots,
             "train_s": slot.train_s,
         }
+        if is_cuda(self.device):
+            values["device"] = device_name(self.device)
         return Outcome(
             trial.trial_id,
             status,

@@ -98,9 +98,7 @@ class PackedTransformer:
         if self.model.positions == "rope":
             q, k = _rotate(q, length - n_out), _rotate(k, 0)
         mask, is_causal = self._mask(n_out, length, x.device)
-        mixed = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, is_causal=is_causal
-        )  # [S*B, H, n_out, d]
+        mixed = _mix(q, k, v, mask, is_causal)  # [S*B, H, n_out, d]
         mixed = mixed.transpose(1, 2).reshape(slots, batch, n_out, width)
         return x[:, :, length - n_out :] + _linear(mixed, weights[f"{i}.out"], weights[f"{i}.out_bias"])
 
@@ -156,6 +154,8 @@ def _decays(weight: Weight) -> bool:
 
 def _linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x `[S, B, T, in]`, weight `[S, in, out]`, bias `[S, out]` -> `[S, B, T, out]`."""
+    if torch.compiler.is_compiling():  # inductor fuses a sum with what follows, and leaves baddbmm alone
+        return (torch.bmm(x.flatten(1, 2), weight) + bias.unsqueeze(1)).unflatten(1, x.shape[1:3])
     return torch.baddbmm(bias.unsqueeze(1), x.flatten(1, 2), weight).unflatten(1, x.shape[1:3])
 
 
@@ -163,6 +163,19 @@ def _norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     """Layer norm of x `[S, B, T, D]` with a gain and a bias `[S, D]` per slot."""
     normed = F.layer_norm(x, x.shape[-1:])
     return torch.addcmul(bias[:, None, None], normed, gain[:, None, None])
+
+
+def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) -> Tensor:
+    """Attention of q `[N, H, Q, d]` to k and v `[N, H, T, d]`. On CUDA as many of N at once as its kernels can do:
+    the grid has 65,535 rows (pytorch/pytorch#142228), and flash attention counts the numbers of a padded
+    `[N, H, T, d]` in 32 bits."""
+    if not q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=is_causal)
+    padded = q.shape[1] * (-(-k.shape[2] // 128) * 128) * max(q.shape[3], 32)
+    most = max(1, min(65_535, (1 << 31) // padded - 1))
+    parts = zip(q.split(most), k.split(most), v.split(most), strict=True)
+    mixed = [F.scaled_dot_product_attention(*part, attn_mask=mask, is_causal=is_causal) for part in parts]
+    return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
 def _rotate(x: Tensor, first: int) -> Tensor:

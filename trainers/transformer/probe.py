@@ -1,125 +1,163 @@
-"""The room of a pack, measured on its device, once for each shape.
+"""The capacity of a pack, measured on its device, once for each shape.
 
 More slots cost nothing while the device idles between kernels, and gain nothing once it is busy. Where that is
 depends on the shape and on the device: from a first guess on, slots are doubled, or halved, as long as a trial-step
-becomes clearly cheaper.
+becomes clearly cheaper. What was found is kept in the user's cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from trainers.base import Resources
+from trainers.transformer import VERSION
+from trainers.transformer.capacity import Capacity, guess, is_cuda
 from trainers.transformer.config import Train
+from trainers.transformer.graphs import free_memory, is_out_of_memory, limit_memory
 from trainers.transformer.model import PackedTransformer
-from trainers.transformer.program import Program, Rows
-from trainers.transformer.room import Room, guess, is_cuda, most_slots
+from trainers.transformer.program import Program, State
 
 GAIN = 0.9
 """A trial-step must cost so much less for a change to be worth it; smaller differences are noise."""
 STEPS = 5
 """Of one measurement, after one that does not count."""
-WORTH = 10_000
-"""Trial-steps of a pack from which on it is measured for; that takes about 200 of them on a CPU."""
-COMPILE_S, COMPILE_WORTH = 60.0, 10
-"""About what compiling takes; it is tried where a pack takes so many times as long."""
+CPU_WORTH, CUDA_WORTH = 10_000, 1_000_000
+"""Trial-steps of a pack from which on it is measured for: a hundred times what that takes."""
+COMPILE_S = 60.0
+"""About what compiling takes; it is tried for packs that take longer."""
+MOST_SLOTS = 4096
+MEMORY_SHARE = 0.75
+"""Of a pack's share of its device, what a measurement may take: pools and evaluations need some, too."""
 
-Measure = Callable[[Room], float | None]
+Measure = Callable[[Capacity], float | None]
 """Seconds per trial-step; None: there is not enough memory."""
 
 
-def room_for(
+@dataclass(frozen=True)
+class Finding:
+    """What is known of a shape on a device."""
+
+    capacity: Capacity
+    cost: float | None
+    """Seconds per trial-step; None: not even one trial fits."""
+    compiled_cost: float | None = None
+    """None: not tried."""
+
+
+def capacity_for(
     model: PackedTransformer, train: Train, resources: Resources, n_trials: int, trial_steps: int
-) -> Room:
+) -> Capacity:
     """For a pack of so many trials and steps in all: what was asked for; or what was found for its shape on such a
     device before, by whichever process; or what is found now."""
-    device, batch_size = resources.device, train.batch_size
-    first = guess(device, resources.threads, batch_size)
+    first = guess(resources.device, resources.threads)
     if resources.slots is not None:
-        return replace(first, slots=min(resources.slots, n_trials, most_slots(batch_size)))
-    if trial_steps < WORTH:
+        return replace(first, slots=resources.slots).at_most(n_trials)
+    if trial_steps < (CUDA_WORTH if is_cuda(resources.device) else CPU_WORTH):
         return first.at_most(n_trials)
-    path = _path(model, train, resources)
-    room = _load(path)
-    if room is None:
-        measure = measured(model, train, device)
-        room, cost = best(measure, first, most_slots(batch_size), batch_size)
-        if is_cuda(device) and cost is not None:
-            room = _compiled_if_worth(measure, room, cost, trial_steps)
-        room = _keep(path, room)
-    return room.at_most(n_trials)
+    path, measure = _path(model, train, resources), measured(model, train, resources.device)
+    finding = _load(path)
+    limit_memory(resources.device, MEMORY_SHARE * resources.device_share)
+    if finding is None:
+        finding = _keep(path, Finding(*best(measure, first, MOST_SLOTS, train.batch_size)))
+    compiled = _compiled(path, finding, measure, resources.device, trial_steps)
+    limit_memory(resources.device, resources.device_share)
+    return (compiled or finding.capacity).at_most(n_trials)
 
 
-def best(measure: Measure, first: Room, most: int, batch_size: int) -> tuple[Room, float | None]:
-    """The room in which trial-steps are cheapest, as far as doubling and halving find it, and what one costs there;
-    None: nothing fits, and whoever trains will say what is wrong."""
-    room, cost = first, measure(first)
+def best(measure: Measure, first: Capacity, most: int, batch_size: int) -> tuple[Capacity, float | None]:
+    """The capacity at which trial-steps are cheapest, as far as doubling and halving find it, and what one costs
+    there; None: nothing fits, and whoever trains will say what is wrong."""
+    capacity, cost = first, measure(first)
     while cost is None:
-        less = room.halved(batch_size)
+        less = capacity.halved(batch_size)
         if less is None:
             return first, None
-        room, cost = less, measure(less)
-    if room == first:
-        doubled = (min(room.slots << i, most) for i in range(1, 16))
-        room, cost = _climb(measure, room, cost, (replace(room, slots=n) for n in doubled))
-    if room == first:
-        halved = (room.slots >> i for i in range(1, room.slots.bit_length()))
-        room, cost = _climb(measure, room, cost, (replace(room, slots=n) for n in halved))
-    threads = (room.threads >> i for i in range(1, room.threads.bit_length()))
-    return _climb(measure, room, cost, (replace(room, threads=n) for n in threads))
+        capacity, cost = less, measure(less)
+    if capacity == first:
+        doubled = (min(first.slots << i, most) for i in range(1, 16))
+        capacity, cost = _cheapest(measure, first, cost, (replace(first, slots=n) for n in doubled))
+    if capacity == first:
+        halved = (first.slots >> i for i in range(1, first.slots.bit_length()))
+        capacity, cost = _cheapest(measure, first, cost, (replace(first, slots=n) for n in halved))
+    threads = [capacity.threads >> i for i in range(1, capacity.threads.bit_length())]
+    return _cheapest(measure, capacity, cost, [replace(capacity, threads=n) for n in threads])
 
 
-def _climb(measure: Measure, room: Room, cost: float, others: Iterable[Room]) -> tuple[Room, float]:
+def _cheapest(
+    measure: Measure, capacity: Capacity, cost: float, others: Iterable[Capacity]
+) -> tuple[Capacity, float]:
     """As far along the others as each is clearly cheaper than the one before."""
     for other in others:
-        other_cost = None if other == room else measure(other)
+        other_cost = None if other == capacity else measure(other)
         if other_cost is None or other_cost > GAIN * cost:
             break
-        room, cost = other, other_cost
-    return room, cost
+        capacity, cost = other, other_cost
+    return capacity, cost
 
 
-def _compiled_if_worth(measure: Measure, room: Room, cost: float, trial_steps: int) -> Room:
-    if trial_steps * cost < COMPILE_WORTH * COMPILE_S:
-        return room
-    compiled = replace(room, is_compiled=True)
-    compiled_cost = measure(compiled)
-    return compiled if compiled_cost is not None and compiled_cost < GAIN * cost else room
+def _compiled(
+    path: Path, finding: Finding, measure: Measure, device: str, trial_steps: int
+) -> Capacity | None:
+    """The same compiled, on CUDA where that is clearly cheaper and the pack long enough. A box that can't compile
+    (without a C compiler) trains uncompiled."""
+    cost, compiled = finding.cost, replace(finding.capacity, is_compiled=True)
+    if not is_cuda(device) or cost is None or trial_steps * cost < COMPILE_S:
+        return None
+    compiled_cost = finding.compiled_cost
+    if compiled_cost is None:
+        try:
+            compiled_cost = measure(compiled) or cost
+        except Exception as error:  # noqa: BLE001 - compilers fail in many ways, and none may end a pack
+            logging.getLogger(__name__).warning("trains uncompiled: %s", error)
+            compiled_cost = cost
+        _keep(path, replace(finding, compiled_cost=compiled_cost), is_final=True)
+    return compiled if compiled_cost < GAIN * cost else None
 
 
 def measured(model: PackedTransformer, train: Train, device: str) -> Measure:
     """By training for a moment."""
 
-    def measure(room: Room) -> float | None:
+    def measure(capacity: Capacity) -> float | None:
         try:
-            return _seconds(model, train, device, room)
-        except torch.OutOfMemoryError:
+            return _seconds(model, train, device, capacity)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
             return None
         finally:
-            if is_cuda(device):
-                torch.cuda.empty_cache()
+            free_memory(device)
 
     return measure
 
 
-def _seconds(model: PackedTransformer, train: Train, device: str, room: Room) -> float:
-    torch.set_num_threads(room.threads)
-    rows = Rows.zeros(room.slots, model.n_params, device)
-    rows.params.normal_(0, 0.02)
-    examples = RandomTokens(model, room.slots, train.batch_size, device)
-    program = Program(model, examples, train, rows, parts=room.parts, is_compiled=room.is_compiled)
+def _seconds(model: PackedTransformer, train: Train, device: str, capacity: Capacity) -> float:
+    torch.set_num_threads(capacity.threads)
+    state = State.zeros(capacity.slots, model.n_params, device)
+    state.params[:] = model.init(0, device)
+    examples = AnyTokens(model, capacity.slots, train.batch_size, device)
+    program = Program(
+        model,
+        examples,
+        train,
+        state,
+        micro_batches=capacity.micro_batches,
+        is_compiled=capacity.is_compiled,
+    )
+    program.capture()
     program.train()
     times = []
     for _ in range(STEPS):
@@ -128,7 +166,7 @@ def _seconds(model: PackedTransformer, train: Train, device: str, room: Room) ->
         program.train()
         synchronize(device)
         times.append(time.perf_counter() - began)
-    return statistics.median(times) / room.slots
+    return statistics.median(times) / capacity.slots
 
 
 def synchronize(device: str) -> None:
@@ -137,12 +175,13 @@ def synchronize(device: str) -> None:
         torch.cuda.synchronize()
 
 
-class RandomTokens:
+class AnyTokens:
     """Implements `program.Examples`: what a step costs does not depend on what they say."""
 
     def __init__(self, model: PackedTransformer, n_slots: int, batch_size: int, device: str) -> None:
         shape = (n_slots, batch_size, model.sequence_length)
-        self.tokens = torch.randint(model.vocab_size, shape, device=device)
+        numbers = torch.arange(n_slots * batch_size * model.sequence_length, device=device)
+        self.tokens = (numbers * 7919 % model.vocab_size).view(shape)
         self.targets = self.tokens[:, :, -model.n_answers :].contiguous()
 
     def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
@@ -164,33 +203,35 @@ def device_name(device: str) -> str:
 
 
 def _path(model: PackedTransformer, train: Train, resources: Resources) -> Path:
-    """Of the file that remembers what was measured, in the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    sizes = [model.vocab_size, model.sequence_length, model.n_answers, train.batch_size, train.precision]
+    """Of the file that remembers a finding."""
+    home = Path(os.environ.get("HOME") or tempfile.gettempdir())
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
+    sizes = [model.vocab_size, model.sequence_length, model.n_answers, train.batch_size, train.dtype]
     device = [device_name(resources.device), resources.threads, resources.device_share, torch.__version__]
-    key = json.dumps([asdict(model.model), sizes, device])
-    return (
-        cache / "transformer-orchestrator" / "room" / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    )
+    key = json.dumps([VERSION, asdict(model.model), sizes, device])
+    name = hashlib.sha256(key.encode()).hexdigest()[:16]
+    return cache / "transformer-orchestrator" / "capacity" / f"{name}.json"
 
 
-def _load(path: Path) -> Room | None:
+def _load(path: Path) -> Finding | None:
     try:
-        return Room(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
+        data = json.loads(path.read_text())
+        return Finding(**{**data, "capacity": Capacity(**data["capacity"])})
+    except (OSError, ValueError, TypeError, KeyError):
         return None
 
 
-def _keep(path: Path, room: Room) -> Room:
+def _keep(path: Path, finding: Finding, *, is_final: bool = False) -> Finding:
     """Remember it, unless another process was faster: then what that one found. Where nothing can be written, the
     next pack measures again."""
     temporary = path.with_suffix(f".{platform.node()}.{os.getpid()}")
     with suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(asdict(room)))
-        if _load(path) is None:  # damaged
-            path.unlink(missing_ok=True)
-        with suppress(FileExistsError):
-            os.link(temporary, path)
-        temporary.unlink()
-    return _load(path) or room
+        temporary.write_text(json.dumps(asdict(finding)))
+        if is_final or (path.exists() and _load(path) is None):
+            temporary.replace(path)
+        else:
+            with suppress(FileExistsError):
+                os.link(temporary, path)
+            temporary.unlink()
+    return _load(path) or finding
