@@ -9,16 +9,20 @@ import numpy as np
 
 from orchestrator.axis import Array
 
-LEVEL = 0.02
+LEVEL = 0.03
 """Nominal. Isotonic fits follow the dips of their own sample, so that a bootstrap from them thinks dips
-rarer than they are. tests/benchmarks/coverage.py says how many sweeps are flagged by mistake.
+rarer than they are. tests/benchmarks/dips.py says how many sweeps are flagged by mistake.
 """
-REPLICATES = 999
+REPLICATES = 499
 SEED = 20240731
 """Of the bootstrap: the same trials always get the same verdict."""
 SUSPICIOUS = 4.0
 """If no curve has a larger statistic than this, nothing is bootstrapped: it never suffices."""
-LEVELS = np.concatenate([[0.001], np.arange(0.025, 1.0, 0.025), [0.999]])
+STRETCH = 2.0
+"""Units that a stretch of another rate takes up at least; a shorter one, whose chance is larger, has to beat the
+rising curve by SHORT more."""
+SHORT = 4.0
+LEVELS = np.concatenate([[0.001], np.arange(0.05, 1.0, 0.05), [0.999]])
 """Rates that the fits inside the statistic may take."""
 
 
@@ -34,12 +38,12 @@ class Counts:
 def turning(curves: Sequence[Counts]) -> list[bool]:
     """Which curves turn around. In at most 5 % of sweeps of rising curves is any curve named.
 
-    The statistic is how much better a fit that rises, falls and may rise again is than the isotonic one. A
+    The statistic is how much better a curve fits that rises but for one stretch than one that rises throughout. A
     curve is named if its statistic is rare as the *largest of the sweep* under a parametric bootstrap of all
     isotonic fits; so sharp curves, which have no room for chance dips, cost the others no power. Trials are
     drawn independently: an effect of the seed makes real curves smoother than that.
     """
-    observed = np.array([statistic(c.solved[None], c.tried)[0] for c in curves])
+    observed = np.array([statistic(c.solved[None], c.tried, c.position)[0] for c in curves])
     if not (observed > SUSPICIOUS).any():
         return [False] * len(curves)
     rng = np.random.default_rng(SEED)
@@ -47,26 +51,49 @@ def turning(curves: Sequence[Counts]) -> list[bool]:
     for curve in curves:
         rate = isotonic(curve.solved, curve.tried)
         drawn = rng.binomial(curve.tried.astype(np.int64), rate, (REPLICATES, len(rate)))
-        largest = np.maximum(largest, statistic(drawn.astype(np.float64), curve.tried))
+        largest = np.maximum(largest, statistic(drawn.astype(np.float64), curve.tried, curve.position))
     chance = (1 + (largest >= observed[:, None] - 1e-9).sum(1)) / (1 + REPLICATES)
     return [bool(verdict) for verdict in chance <= LEVEL]
 
 
-def statistic(solved: Array, tried: Array) -> Array:
-    """Twice the log-likelihood by which up-down-up beats up alone, for a batch of curves `[B, X]` -> `[B]`.
+def statistic(solved: Array, tried: Array, position: Array) -> Array:
+    """Twice the log-likelihood by which a rising curve with a stretch of another rate beats one without, for a
+    batch of curves `[B, X]` -> `[B]`; less SHORT where the stretch is not longer than STRETCH.
+    """
+    up, rest = _prefixes(solved, tried), _prefixes(solved[:, ::-1], tried[::-1], falls=True)[::-1]
+    rising = up[-1].max(0)
+    hits = np.concatenate([np.zeros((len(solved), 1)), np.cumsum(solved, 1)], 1).T  # [X + 1, B]
+    counts = np.concatenate([[0.0], np.cumsum(tried)])
+    spacing = np.diff(position).min(initial=STRETCH)
+    around = np.concatenate([[position[0] - spacing], position, [position[-1] + spacing]])
+    best = np.zeros(len(solved))
+    for first in range(len(tried)):
+        ends = np.arange(first + 1, len(tried) + 1)
+        outside = (up[first] + rest[ends]).max(1)  # [ends, B]
+        inside = _best_loglik(hits[ends] - hits[first], (counts[ends] - counts[first])[:, None])
+        is_short = around[ends + 1] - around[first] <= STRETCH + 1e-9
+        gain = 2 * (outside + inside - rising) - np.where(is_short, SHORT, 0.0)[:, None]
+        best = np.maximum(best, gain.max(0))
+    return best
 
-    Dynamic programming over positions; the state is the phase and the rate, one of LEVELS.
+
+def _prefixes(solved: Array, tried: Array, *, falls: bool = False) -> Array:
+    """Log-likelihood of the first n positions at the best rates that rise (or fall) up to each of LEVELS at the
+    most (the least): `[X + 1, L, B]`.
     """
     log_p, log_q = np.log(LEVELS)[:, None], np.log1p(-LEVELS)[:, None]
-    up = np.zeros((len(LEVELS), len(solved)))  # [L, B]: best so far that is in this phase, at this rate
-    down, again = np.full_like(up, -np.inf), np.full_like(up, -np.inf)
-    for hits, n in zip(solved.T, tried, strict=True):
-        here = hits * log_p + (n - hits) * log_q
-        again = np.maximum.accumulate(np.maximum(down, again), axis=0) + here
-        down = np.maximum.accumulate(np.maximum(up, down)[::-1], axis=0)[::-1] + here
-        up = np.maximum.accumulate(up, axis=0) + here
-    rising = up.max(0)
-    return np.asarray(2 * (np.maximum(np.maximum(down, again).max(0), rising) - rising))
+    found = np.zeros((len(tried) + 1, len(LEVELS), len(solved)))
+    towards = slice(None, None, -1 if falls else 1)
+    for n, (hits, size) in enumerate(zip(solved.T, tried, strict=True)):
+        here = found[n] + hits * log_p + (size - hits) * log_q
+        found[n + 1] = np.maximum.accumulate(here[towards], axis=0)[towards]
+    return found
+
+
+def _best_loglik(hits: Array, size: Array) -> Array:
+    """At the rate that fits best."""
+    rate = np.clip(hits / size, LEVELS[0], LEVELS[-1])
+    return np.asarray(hits * np.log(rate) + (size - hits) * np.log1p(-rate))
 
 
 def isotonic(solved: Array, tried: Array) -> Array:

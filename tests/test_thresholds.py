@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from orchestrator.axis import AxisInfo
-from orchestrator.monotone import Counts, crossings, isotonic, statistic, turning
+from orchestrator.monotone import SHORT, STRETCH, Counts, crossings, isotonic, statistic, turning
 from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile, student
 from orchestrator.thresholds import thresholds, with_outcomes
 
@@ -470,7 +470,34 @@ def _pooled(solved: np.ndarray, tried: np.ndarray) -> list[float]:
 
 def test_rising_counts_are_never_suspicious() -> None:
     """The statistic of counts in increasing order is zero."""
-    assert [0.0] == statistic(np.array([[0.0, 0, 1, 3, 5, 5]]), np.full(6, 5.0)).tolist()
+    assert [0.0] == statistic(np.array([[0.0, 0, 1, 3, 5, 5]]), np.full(6, 5.0), np.arange(6) / 2).tolist()
+    assert [0.0] == statistic(np.array([[3.0]]), np.array([5.0]), np.zeros(1)).tolist()
+
+
+def test_the_statistic_is_that_of_every_stretch() -> None:
+    """Against isotonic fits of what lies outside of each stretch; short stretches count for less."""
+    rng = np.random.default_rng(5)
+    position, tried = np.arange(9) / 2, np.full(9, 20.0)
+    solved = rng.binomial(20, [0.1, 0.5, 0.9, 0.9, 0.3, 0.3, 0.3, 0.3, 0.9]).astype(float)
+
+    def loglik(hits: np.ndarray, n: np.ndarray, rate: np.ndarray) -> float:
+        p = np.clip(rate, 0.001, 0.999)
+        return float((hits * np.log(p) + (n - hits) * np.log1p(-p)).sum())
+
+    gains = {}
+    for first in range(9):
+        for last in range(first + 1, 10):
+            inside = np.arange(first, last)
+            if len(inside) == 9:
+                continue
+            outside = np.setdiff1d(np.arange(9), inside)
+            alone = loglik(solved[inside], tried[inside], np.full(len(inside), solved[inside].mean() / 20))
+            rest = loglik(solved[outside], tried[outside], isotonic(solved[outside], tried[outside]))
+            short = SHORT if (last - first + 1) / 2 <= STRETCH else 0.0
+            gains[first, last] = 2 * (alone + rest - loglik(solved, tried, isotonic(solved, tried))) - short
+    assert (4, 8) == max(gains, key=lambda stretch: gains[stretch])
+    found = statistic(solved[None], tried, position)[0]
+    assert max(gains.values()) == pytest.approx(found, rel=0.02)  # LEVELS are a grid
 
 
 def test_crossings_are_interpolated_and_none_outside_the_axis() -> None:

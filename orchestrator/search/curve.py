@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
+
 from orchestrator.axis import Array
 from orchestrator.posterior import Belief, Outcome, Posterior, Sign, Tables, either
+from orchestrator.search.placement import STRETCH, is_checked
 from orchestrator.search.suspicion import Doubt, doubt
 
 Reason = Literal["precise", "max_trials", "trials", "above", "below", "lapse", "outside", "non-monotone"]
 SURE = 0.995
 """Probability of a curve having no threshold inside its range at which nothing more is asked of it. Higher than
 that of an interval, since it is looked at after every trial: thresholds just inside would be missed."""
+
+MOST_AUDITS = 0.5
+"""Share of a curve's trials that look at the whole axis, at most."""
 
 
 class Tried(NamedTuple):
@@ -47,7 +54,14 @@ class Rules:
     """Of all curves together."""
     audit: float = 0.125
     """Share of the trials that look at the whole axis."""
+    check: int = 1
+    """Trials in every stretch of the axis (`placement.STRETCH`), at least, before a curve is done: so many find
+    a curve that turns around."""
     seed: int = 0
+
+    def audits(self, length: float) -> float:
+        """Share of a curve's trials that look at all of an axis of so many units."""
+        return max(self.audit, min(self.check * length / STRETCH / self.max_trials, MOST_AUDITS))
 
 
 @dataclass(frozen=True)
@@ -104,7 +118,9 @@ class CurveState:
             self._believe()
         else:
             self._rebuild()
-        self.doubt = doubt([(trial.candidate, trial.solved) for trial in told], self.sign, n_curves)
+        self.doubt = doubt(
+            [(trial.candidate, trial.solved) for trial in told], self.space.candidates, self.sign, n_curves
+        )
 
     def _rebuild(self) -> None:
         places = self.space.candidates
@@ -138,9 +154,7 @@ class CurveState:
         belief = self.belief
         low, high = belief.interval()
         middle = belief.quantile(0.5)
-        never = sum(belief.never)
-        below = belief.below(first) - belief.never[0]
-        above = 1 - belief.below(last) - belief.never[1]
+        below, above, never = self._outside_of(belief)
         censored: Literal["above", "below"] | None = (
             "below" if middle < first else "above" if middle > last else None
         )
@@ -157,25 +171,43 @@ class CurveState:
             lapse=belief.lapse,
             tau=belief.tau,
             trials=len(self.told),
-            reason=self._reason(rules, is_over, high - low, below, above, never),
+            reason=self._reason(rules, is_over),
         )
 
-    def _reason(
-        self, rules: Rules, is_over: bool, width: float, below: float, above: float, never: float
-    ) -> Reason | None:
+    def _reason(self, rules: Rules, is_over: bool) -> Reason | None:
         if self.doubt is not None and self.doubt.is_proven:
             return "non-monotone"
-        if self.doubt is None:
-            if width <= rules.precision:
-                return "precise"
-            outside = _outside(below, above, never, self.sign)
-            if outside is not None:
-                return outside
-            if self.space.direction is None and below + above + never >= SURE:
-                return "outside"
+        known = self.known(rules)
+        if known is not None and self.is_checked(rules.check):
+            return known
         if len(self.told) >= rules.max_trials:
             return "max_trials"
         return "trials" if is_over else None
+
+    def known(self, rules: Rules) -> Reason | None:
+        """Why its trials are enough, if the axis has been looked at enough."""
+        if self.doubt is not None:
+            return None
+        belief, sign = self.belief, self.sign
+        low, high = belief.interval()
+        if high - low <= rules.precision:
+            return "precise"
+        below, above, never = self._outside_of(belief)
+        outside = _outside(below, above, never, sign)
+        if outside is None and self.space.direction is None and below + above + never >= SURE:
+            return "outside"
+        return outside
+
+    def _outside_of(self, belief: Belief) -> tuple[float, float, float]:
+        """Probabilities of a threshold below the candidates, of one above, and of none."""
+        first, last = float(self.space.candidates[0]), float(self.space.candidates[-1])
+        below = belief.below(first) - belief.never[0]
+        return below, 1 - belief.below(last) - belief.never[1], sum(belief.never)
+
+    def is_checked(self, least: int, pending: Collection[int] = ()) -> bool:
+        """Whether every stretch of the axis has at least so many trials."""
+        tried = np.array([*(trial.candidate for trial in self.told), *pending], np.int64)
+        return is_checked(self.space.candidates, tried, least)
 
 
 def _outside(below: float, above: float, never: float, sign: Sign) -> Reason | None:

@@ -8,13 +8,19 @@ octiles. (The median alone says least of the width, on which it depends how sure
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.axis import Array
 
 GOLDEN = 0.6180339887498949
+STRETCH = 2.0
+"""Units over which a curve that turns around does so for long enough to be looked for."""
+TIE = 0.02
+"""Trials by which places may differ and still be as good for an audit."""
 NEAR = 0.25
 """Distance, in axis lengths, at which curves are neighbours."""
 DRIFT = 1.0
@@ -62,18 +68,46 @@ def _entropy(a: Array, b: Array) -> Array:
     return np.asarray((a + b) * np.log2(a + b) - a * np.log2(a) - b * np.log2(b))
 
 
-def audit(number: int, share: float, phase: float, n_candidates: int, *, at_end: int) -> int | None:
-    """The candidate of a curve's trial `number` (from 0) if it is an audit, one of `share` of all, else None.
-
-    The first is at the end where all should solve (index `at_end`), later ones spread evenly over the axis,
-    from a `phase` in 0..1 that differs between curves.
-    """
+def is_audit(number: int, share: float) -> bool:
+    """Whether a curve's trial `number` (from 0) is one of the `share` of all that look at the whole axis."""
     before, after = (int(n * share + 0.5) for n in (number, number + 1))
-    if after == before:
-        return None
-    if before == 0:
+    return after > before
+
+
+def audit(candidates: Array, tried: Sequence[int], phase: float, *, at_end: int) -> int:
+    """Where on the axis to look: first at the end where all should solve (`at_end`), then in stretches that nothing
+    was `tried` in, the longest first, then where least was.
+
+    `phase`, 0..1, differs between curves, so that they look at other places.
+    """
+    if at_end not in tried:
         return at_end
-    return min(int((phase + before * GOLDEN) % 1 * n_candidates), n_candidates - 1)
+    places, spacing = _bounded(candidates, np.asarray(tried, np.int64), 1)
+    longest = int(np.diff(places).argmax())
+    gap = float(places[longest + 1] - places[longest])
+    if gap > max(STRETCH, spacing) + 1e-9:
+        pieces = math.ceil(gap / max(STRETCH - spacing, spacing))
+        at = places[longest] + gap * (1 + int(phase * (pieces - 1))) / pieces
+        return int(np.abs(candidates - at).argmin())
+    away = (candidates[:, None] - candidates[np.asarray(tried, np.int64)]) / (STRETCH / 4)
+    crowd = np.exp(-(away**2) / 2).sum(1)
+    return int((crowd + TIE * ((phase + GOLDEN * np.arange(len(crowd))) % 1)).argmin())
+
+
+def is_checked(candidates: Array, tried: NDArray[np.int64], least: int) -> bool:
+    """Whether every stretch of the axis has at least so many trials, as far as candidates allow.
+
+    `tried`: candidates, one for each trial.
+    """
+    places, spacing = _bounded(candidates, tried, least)
+    return bool((places[least:] - places[:-least]).max() <= max(STRETCH, spacing) + 1e-9)
+
+
+def _bounded(candidates: Array, tried: NDArray[np.int64], times: int) -> tuple[Array, float]:
+    """Where was tried, increasing, between the ends of the axis so many times each; and candidates' spacing."""
+    spacing = float(np.diff(candidates).max(initial=0.0))
+    first, last = (np.full(times, end) for end in (candidates[0] - spacing, candidates[-1] + spacing))
+    return np.concatenate([first, np.sort(candidates[tried]), last]), spacing
 
 
 def neighbours(mass: Array, t: Array, place: Array) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from orchestrator.axis import Array
 from orchestrator.posterior import STEP, tables
 from orchestrator.search.curve import CurveSpace, CurveState, Rules, Tried, Verdict
-from orchestrator.search.placement import audit, neighbours, next_split, steps_of
+from orchestrator.search.placement import audit, is_audit, neighbours, next_split, steps_of
 
 __all__ = ["CurveSpace", "Policy", "Rules", "Tried", "Verdict"]
 
@@ -22,6 +22,8 @@ FINEST = 1 / 48
 LEAST_PENDING = 3
 """Trials that a curve may have pending however close to its precision it is."""
 PENDING_IN_DOUBT = 4
+LEAST_GAIN = 1e-9
+"""Of a trial that is wanted though it says nothing of the threshold."""
 
 
 class Policy:
@@ -114,18 +116,26 @@ class _Queue:
         self.index, self._curve, self._below, self._pending = index, curve, below, pending
         self._rules, self._phase = rules, phase
         self._cost = np.ones(len(below)) if curve.space.cost is None else curve.space.cost
-        low, high = curve.belief.quantile(0.025), curve.belief.quantile(0.975)
-        t = curve.tables.t
-        self._width = min(high, float(t[-1])) - max(low, float(t[0]))
+        t = curve.tables.t  # a curve that likely never reaches 0.5 has both ends at infinity
+        low, high = np.clip([curve.belief.quantile(0.025), curve.belief.quantile(0.975)], t[0], t[-1])
+        self._width = max(float(high - low), curve.tables.step)
         done = verdict.trials
         needed = math.ceil((done + 2) * ((self._width / rules.precision) ** 2 - 1))
         self._most = min(max(needed, LEAST_PENDING), rules.max_trials - done)
         self._done = done
+        self._is_known = curve.known(rules) is not None
+        self._share = rules.audits(float(curve.space.candidates[-1] - curve.space.candidates[0]))
         self._next()
 
     def _next(self) -> None:
         self._best, gain = next_split(self._below, self._pending, self._done, self._cost)
-        self.urgency = gain * self._width if len(self._pending) < self._most else 0.0
+        self.urgency = max(gain, LEAST_GAIN) * self._width if self._wants_more() else 0.0
+
+    def _wants_more(self) -> bool:
+        if self._is_known:  # all that lacks is to look at the whole axis
+            is_checked = self._curve.is_checked(self._rules.check, self._pending)
+            return not is_checked and self._done + len(self._pending) < self._rules.max_trials
+        return len(self._pending) < self._most
 
     def take(self) -> int:
         candidate = self._special()
@@ -137,13 +147,13 @@ class _Queue:
 
     def _special(self) -> int | None:
         """An audit, or a trial that settles a doubt, in place of the next one near the threshold."""
-        n_candidates = len(self._below)
-        number = len(self._curve.told) + len(self._pending)
-        at_end = n_candidates - 1 if self._curve.sign > 0 else 0
-        audited = audit(number, self._rules.audit, self._phase, n_candidates, at_end=at_end)
         doubtful = self._curve.doubt
-        if audited is not None or doubtful is None:
-            return audited
+        if self._is_known or is_audit(len(self._curve.told) + len(self._pending), self._share):
+            tried = [*(trial.candidate for trial in self._curve.told), *self._pending]
+            at_end = len(self._below) - 1 if self._curve.sign > 0 else 0
+            return audit(self._curve.space.candidates, tried, self._phase, at_end=at_end)
+        if doubtful is None:
+            return None
         return doubtful.candidate(self._pending) if len(self._pending) < PENDING_IN_DOUBT else None
 
 

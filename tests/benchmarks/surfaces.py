@@ -16,6 +16,9 @@ LOW, HIGH = 6.0, 18.0
 CANDIDATES = np.arange(LOW, HIGH + 0.001, 1 / 16)
 
 
+Link = Callable[[Array], Array]
+
+
 @dataclass(frozen=True)
 class Curve:
     """p(u | z) = (1 - lapse) * sigmoid((u - middle - tau * z) / width), with exceptions. In octaves."""
@@ -29,9 +32,14 @@ class Curve:
     """From here on nothing solves: the curve turns around."""
     ledge: float = 0.0
     """Probability of solving in the two octaves below the threshold: a step on the way up."""
+    link: Link | None = None
+    """In place of the sigmoid, of curves without lapse and seed effect; 0.5 at 0."""
 
     def solving(self, position: Array | float, effect: Array | float) -> Array:
         """Probability at positions for seeds with effects z."""
+        if self.link is not None:
+            assert self.threshold is not None
+            return self.link(np.asarray((position - self.threshold) / self.width))
         away = (position - _midpoint(self) - self.tau * effect) / self.width
         p = (1 - self.lapse) * sigmoid(away)
         if self.threshold is not None:
@@ -112,6 +120,45 @@ SURFACES: dict[str, Surface] = {
     "stepped": _stepped,
 }
 """Monotone ones: each has its threshold inside the tested range."""
+
+
+def _linked(link: Link, width: float) -> Surface:
+    return lambda rng: [Curve(float(rng.uniform(8, 16)), width, link=link)]
+
+
+def _early(z: Array) -> Array:
+    """Gumbel: a long tail below the threshold."""
+    return np.asarray(1 - np.exp(-math.log(2) * np.exp(np.clip(z, -500, 30))))
+
+
+def _late(z: Array) -> Array:
+    return 1 - _early(-z)
+
+
+def _two_kinds(z: Array) -> Array:
+    """Half of the seeds solve two widths earlier than the other half, and sharply."""
+    return (sigmoid(4 * (z + 1)) + sigmoid(4 * (z - 1))) / 2
+
+
+def _normal(z: Array) -> Array:
+    return np.asarray([0.5 * math.erfc(-x / math.sqrt(2)) for x in np.ravel(z)]).reshape(np.shape(z))
+
+
+OTHERS: dict[str, Surface] = {
+    "width 0.1": _one(0.1),
+    "width 0.15": _one(0.15),
+    "width 0.2": _one(0.2),
+    "width 0.45": _one(0.45),
+    "width 0.9": _one(0.9),
+    "off centre": lambda rng: [Curve(float(rng.uniform(0, 1.5) + rng.choice([6.5, 16.0])), 0.3)],
+    "normal": _linked(_normal, 0.5),
+    "Gumbel": _linked(_early, 0.3),
+    "Gumbel, mirrored": _linked(_late, 0.3),
+    "two kinds of seeds": _linked(_two_kinds, 0.4),
+    "lapse 0.1": _one(0.45, 0.1),
+    "lapse 0.3": _one(0.15, 0.3),
+}
+"""On which no prior and no bar was chosen."""
 BEYOND: dict[str, Surface] = {
     "above the range": _one(0.3, within=(18.5, 21.0)),
     "below the range": _one(0.3, within=(3.0, 5.5)),

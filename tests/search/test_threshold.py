@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.search.placement import audit
+from orchestrator.search.placement import audit, is_audit, is_checked
 from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
 
 OCTAVES = np.arange(6.0, 12.01, 0.25)
@@ -147,12 +147,34 @@ def test_neighbours_say_nothing_of_the_threshold() -> None:
 
 
 def test_one_trial_in_eight_is_an_audit() -> None:
-    """Audits are that share of any number of trials, the first at the end where all should solve, the others
-    all over the axis."""
-    places = [audit(i, 0.125, 0.3, 100, at_end=99) for i in range(800)]
-    audits = [place for place in places if place is not None]
-    assert (100, 99) == (len(audits), audits[0])
-    assert all(8 <= count <= 12 for count in np.histogram(audits, 10, (0, 100))[0])
+    """Audits are that share of any number of trials."""
+    assert 100 == sum(is_audit(number, 0.125) for number in range(800))
+
+
+def test_audits_look_where_least_was_tried() -> None:
+    """The first at the end where all should solve, the others away from all trials and evenly."""
+    tried = [10] * 20
+    for _ in range(6):
+        tried.append(audit(OCTAVES, tried, 0.3, at_end=24))
+    assert 24 == tried[20]
+    assert all(abs(OCTAVES[10] - OCTAVES[candidate]) > 0.5 for candidate in tried[20:])
+    assert is_checked(OCTAVES, np.array(tried), 1)
+    assert not is_checked(OCTAVES, np.array(tried[:20]), 1)
+
+
+@pytest.mark.parametrize("check", [1, 4])
+def test_a_curve_is_done_when_all_of_the_axis_was_looked_at(check: int) -> None:
+    """No two octaves of a precise curve have fewer trials than `check`."""
+    (told,), (verdict,) = searched(rises_at(8.1), spaces(), Rules(check=check), batch=7)
+    assert "precise" == verdict.reason
+    places = OCTAVES[[trial.candidate for trial in told]]
+    assert all(check <= np.sum((places > at) & (places < at + 2.26)) for at in np.arange(5.76, 10, 0.05))
+
+
+def test_a_curve_that_recovers_is_proven_to_turn() -> None:
+    """It falls for two octaves in the middle of where it solves."""
+    _, (verdict,) = searched(lambda _, x: x >= 7 and not 9 <= x < 11, spaces())
+    assert "non-monotone" == verdict.reason
 
 
 def test_integer_axes_repeat_candidates() -> None:
