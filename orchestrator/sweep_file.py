@@ -32,7 +32,7 @@ class Seeds(_Part):
     eval: int | None = Field(default=None, ge=0, description="Which examples are held out.")
 
 
-_OF_THRESHOLD = ("precision", "max_trials", "trials", "direction")
+_OF_THRESHOLD = ("precision", "max_trials", "check", "trials", "direction")
 
 
 class Search(_Part):
@@ -57,6 +57,13 @@ class Search(_Part):
     )
     max_trials: int | None = Field(
         default=None, ge=4, description="`threshold` asks at most so many trials of a curve; 60 unless set."
+    )
+    check: int | None = Field(
+        default=None,
+        ge=1,
+        description="Least number of trials that `threshold` spends in every two octaves (or units) of the axis "
+        "before a curve is done, to find curves that turn around. 1, unless set, finds those that fall to nearly "
+        "0 over two octaves; 5 most of those that fall by a half, for twice the trials where curves are sharp.",
     )
     trials: int | None = Field(
         default=None,

@@ -245,7 +245,12 @@ def rules(space: Space, settings: Settings) -> Rules:
     """In the units of `psychometric`."""
     assert settings.precision is not None
     assert settings.max_trials is not None
-    return Rules(settings.precision / unit(space.axis), settings.max_trials, settings.trials)
+    return Rules(
+        settings.precision / unit(space.axis),
+        settings.max_trials,
+        settings.trials,
+        check=settings.check or Rules.check,
+    )
 
 
 def curve_spaces(space: Space, settings: Settings) -> list[CurveSpace]:
