@@ -22,6 +22,8 @@ STRETCH = 2.0
 """Units that a stretch of another rate takes up at least; a shorter one, whose chance is larger, has to beat the
 rising curve by SHORT more."""
 SHORT = 4.0
+BIN = 0.25
+"""Units within which trials are counted together."""
 LEVELS = np.concatenate([[0.001], np.arange(0.05, 1.0, 0.05), [0.999]])
 """Rates that the fits inside the statistic may take."""
 
@@ -43,6 +45,7 @@ def turning(curves: Sequence[Counts]) -> list[bool]:
     isotonic fits; so sharp curves, which have no room for chance dips, cost the others no power. Trials are
     drawn independently: an effect of the seed makes real curves smoother than that.
     """
+    curves = [_pooled(curve) for curve in curves]
     observed = np.array([statistic(c.solved[None], c.tried, c.position)[0] for c in curves])
     if not (observed > SUSPICIOUS).any():
         return [False] * len(curves)
@@ -51,9 +54,18 @@ def turning(curves: Sequence[Counts]) -> list[bool]:
     for curve in curves:
         rate = isotonic(curve.solved, curve.tried)
         drawn = rng.binomial(curve.tried.astype(np.int64), rate, (REPLICATES, len(rate)))
-        largest = np.maximum(largest, statistic(drawn.astype(np.float64), curve.tried, curve.position))
+        different, which = np.unique(drawn, axis=0, return_inverse=True)  # few, of sharp curves
+        found = statistic(different.astype(np.float64), curve.tried, curve.position)
+        largest = np.maximum(largest, found[which])
     chance = (1 + (largest >= observed[:, None] - 1e-9).sum(1)) / (1 + REPLICATES)
     return [bool(verdict) for verdict in chance <= LEVEL]
+
+
+def _pooled(curve: Counts) -> Counts:
+    """Positions that are closer than BIN counted together: time grows with the square of their number."""
+    bins, column = np.unique(np.rint(curve.position / BIN), return_inverse=True)
+    solved, tried = (np.bincount(column, n).astype(np.float64) for n in (curve.solved, curve.tried))
+    return Counts(bins * BIN, solved, tried)
 
 
 def statistic(solved: Array, tried: Array, position: Array) -> Array:

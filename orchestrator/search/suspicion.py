@@ -10,12 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchestrator.axis import Array
-from orchestrator.monotone import SUSPICIOUS, Counts, isotonic, statistic, turning
+from orchestrator.monotone import BIN, SUSPICIOUS, Counts, isotonic, statistic, turning
 
 DOUBTFUL = 0.4
 """Chance at which a curve that rises for good would look as if it did not, up to which it is followed up."""
-BIN = 0.25
-"""Units of position within which trials are counted together."""
 REPLICATES = 39
 SEED = 20240731
 PROVEN = 12.0
