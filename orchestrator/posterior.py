@@ -233,6 +233,13 @@ class Posterior:
         else:
             self.loglik += self._tables.alone(position, self._sign)[int(solved)]
 
+    def profile(self) -> tuple[Array, Array, float]:
+        """Thresholds `[T]`, the likelihood's logarithm at the best shape of each, without any prior, and that of
+        the best curve that never reaches 0.5.
+        """
+        has = self._shapes.has_threshold
+        return self._tables.t, self.loglik[has].max(0), float(self.loglik[~has].max())
+
     def belief(self) -> Belief:
         return _reduced(self.loglik, self._shapes, self._tables.t, self._sign)
 

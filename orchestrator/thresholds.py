@@ -26,6 +26,7 @@ FLAG_FAILED_FRACTION = 0.05
 CLEAR_TREND = 2.5
 """Standard errors at which a curve's own trend decides its direction."""
 BOUNDS = ("threshold", "low", "high")
+PROFILE = ("low_profile", "high_profile")
 STEPS = "train.steps"
 """The axis of step budgets: along it none applies to a whole curve."""
 DIRECTIONS: Mapping[str, Literal[1, -1]] = {"data_size": 1, "depth": 1, "width": 1, "k": -1}
@@ -53,6 +54,8 @@ def thresholds(
       (it turns around), `no trials` (none usable), `no finite size` (only at inf), `one size only`; `nothing
       solved`, `everything solved` and `no direction` where trials don't tell along which way solving becomes
       more likely, so that the side on which the threshold lies is open.
+    - `low_profile`, `high_profile`, after a search only, whose `low` and `high` are a posterior's: the profile
+      likelihood's 95 % interval as a check that rests on no prior. Where the two differ much, the trials are few.
     - `width`: logistic scale in octaves (log2), decades (log10) or units; `lapse`: 1 - p far beyond the
       threshold.
     - `tested_low`, `tested_high`: the smallest and largest finite value in the fit.
@@ -75,10 +78,11 @@ def thresholds(
     if proven is None:
         turned, method = _turned_curves(curves), by_profile
     else:
-        places = [*heads.iter_rows()] if keys else [()] * len(curves)  # a frame without columns has no rows
+        places = heads.rows() if keys else [()] * len(curves)  # a table without columns has no rows
         turned, method = [place in proven for place in places], by_posterior
     rows = [_row(curve, axis, turns, method) for curve, turns in zip(curves, turned, strict=True)]
     results = pl.DataFrame(rows, schema=_schema(trials.collect_schema().names()))
+    results = results.drop(PROFILE) if proven is None else results
     named = results.rename({name: f"{name}_" for name in results.columns if name in keys})
     return pl.concat([heads, named], how="horizontal").lazy()
 
@@ -251,14 +255,20 @@ class Estimate:
     width: float | None = None
     lapse: float | None = None
     crossings: tuple[float | None, float | None] = (None, None)
+    profile: tuple[float | None, float | None] = (None, None)
+    """The check of a posterior's interval."""
 
     def mirrored(self) -> Estimate:
         """The same in positions of the opposite sign."""
         threshold, low, high = (None if x is None else -x for x in self.at)
-        lower, upper = (None if x is None else -x for x in self.crossings)
+        lower, upper, left, right = (None if x is None else -x for x in (*self.crossings, *self.profile))
         other: dict[Censored | None, Censored | None] = {"above": "below", "below": "above", None: None}
         return replace(
-            self, at=(threshold, high, low), crossings=(upper, lower), censored=other[self.censored]
+            self,
+            at=(threshold, high, low),
+            crossings=(upper, lower),
+            profile=(right, left),
+            censored=other[self.censored],
         )
 
 
@@ -288,8 +298,8 @@ def _unidentified(curve: Curve) -> str | None:
 def _fitted(curve: Curve, method: Method) -> Estimate:
     fit = method(curve.position, curve.solved, curve.seed)
     first, last = float(curve.position.min()), float(curve.position.max())
-    low_inside = fit.low if first <= fit.low <= last else None
-    high_inside = fit.high if first <= fit.high <= last else None
+    ends = (fit.low, fit.high, *(fit.profile or (math.nan, math.nan)))
+    low_inside, high_inside, *check = (end if first <= end <= last else None for end in ends)
     if fit.is_never_half:
         return Estimate((None, low_inside, None), reason="lapse")
     # Where half solve at an end of the sizes, the best may lie a step of its grid outside: not beyond them.
@@ -300,7 +310,8 @@ def _fitted(curve: Curve, method: Method) -> Estimate:
     if fit.best < first - (STEP if rate_first <= 0.5 else 0):
         return Estimate((None, None, first if fit.high < first else high_inside), "below")
     threshold = min(max(fit.best, first), last)
-    return Estimate((threshold, low_inside, high_inside), width=fit.width, lapse=fit.lapse)
+    at = (threshold, low_inside, high_inside)
+    return Estimate(at, width=fit.width, lapse=fit.lapse, profile=(check[0], check[1]))
 
 
 def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str, object]:
@@ -315,6 +326,7 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str,
         return min(max(axis.from_scale(at * scale), first), last)
 
     row: dict[str, object] = {"along": axis.name} | dict(zip(BOUNDS, map(value, found.at), strict=True))
+    row |= dict(zip(PROFILE, map(value, found.profile), strict=True))
     for column, sizes in curve.sizes.items():
         ends = _sizes(found.at, position, sizes, is_log=axis.scale != "linear")
         row |= {f"{bound}_{COUNTS[column]}": end for bound, end in zip(BOUNDS, ends, strict=True)}
@@ -363,7 +375,7 @@ def _schema(columns: Sequence[str]) -> dict[str, pl.DataType]:
     sizes = [f"{bound}_{suffix}" for n, suffix in COUNTS.items() if n in columns for bound in BOUNDS]
     return {
         "along": text,
-        **dict.fromkeys(BOUNDS, number),
+        **dict.fromkeys((*BOUNDS, *PROFILE), number),
         **dict.fromkeys(("censored", "reason"), text),
         **dict.fromkeys((*sizes, "width", "lapse", "tested_low", "tested_high"), number),
         **dict.fromkeys(("trials", "solved", "failed", "finished"), count),

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from orchestrator.axis import AxisInfo
+from orchestrator.fits import profile_interval
 from orchestrator.monotone import SHORT, STRETCH, Counts, crossings, isotonic, statistic, turning
+from orchestrator.posterior import Outcome, Posterior, tables
 from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile, student
 from orchestrator.thresholds import thresholds, with_outcomes
 
@@ -530,3 +532,35 @@ def test_dips_of_one_half_over_two_octaves_are_found() -> None:
     dipping = np.where(at > 16, 0.5, rising)
     verdicts = [turning([_simulated(rng, r) for r in (dipping, *[rising] * 4)])[0] for _ in range(10)]
     assert sum(verdicts) >= 9
+
+
+def test_a_searched_interval_is_checked_by_the_profile() -> None:
+    """After a search a row has the profile likelihood's interval beside the posterior's; a grid's has not."""
+    rows = [trial(x, seed, "solved" if x >= 500 else "unsolved") for seed, x in enumerate(HALF_OCTAVES * 3)]
+    row = only(rows, proven=set())
+    assert row["low_profile"] < row["threshold"] < row["high_profile"]
+    assert row["low_profile"] == pytest.approx(row["low"], rel=0.2)
+    assert row["high_profile"] == pytest.approx(row["high"], rel=0.2)
+    assert "low_profile" not in only(rows)
+    assert "non-monotone" == only(rows, proven={()})["reason"]
+
+
+def test_the_check_of_a_falling_curve_is_its_mirror_image() -> None:
+    """Where solving becomes rarer along the axis, low and high change places."""
+    axis = AxisInfo("k", "log2", (2.0, 4.0, 8.0, 16.0, 32.0, 64.0))
+    rises, falls = (
+        [
+            trial(1024, seed, "solved" if (k > 11) == goes_up else "unsolved", k=k)
+            for seed, k in enumerate(axis.values * 4)
+        ]
+        for goes_up in (True, False)
+    )
+    up, down = (found(rows, axis, along="k", proven=set()).row(0, named=True) for rows in (rises, falls))
+    assert down["low_profile"] < down["threshold"] < down["high_profile"]
+    assert up["low_profile"] == pytest.approx(128 / down["high_profile"])
+
+
+def test_nothing_is_known_of_a_threshold_that_few_trials_reach() -> None:
+    """The check of one trial is open on both sides."""
+    posterior = Posterior.of(tables(0.0, 4.0), [Outcome(2.0, True, 0)])
+    assert (-math.inf, math.inf) == profile_interval(posterior)

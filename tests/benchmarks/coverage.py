@@ -3,8 +3,8 @@
     python tests/benchmarks/coverage.py [--curves 200] [--searches 200] [--surface NAME ...] [--seed 1]
 
 Of the threshold search: on the surfaces of surfaces.py, whether the interval of its posterior holds the truth when
-the search stops, and whether the profile likelihood's does on the same trials, of an eighth of the curves (aim:
-93-97 %, `±` is the Monte Carlo standard error); and in how many sweeps of curves that keep rising any is flagged as
+the search stops, and whether the profile likelihood's does, which checks it (aim: 93-97 %, `±` is the Monte Carlo
+standard error); and in how many sweeps of curves that keep rising any is flagged as
 turning around (aim: under 5 %). An end of an interval outside of the tested range is open. --searches: curves for
 each surface; 1000 is the full run.
 
@@ -20,6 +20,7 @@ import numpy as np
 from surfaces import BEYOND, CANDIDATES, HIGH, LOW, OTHERS, SURFACES, Curve, Surface, searched
 
 from orchestrator.axis import Array
+from orchestrator.fits import profile_interval
 from orchestrator.posterior import Outcome, Posterior, tables
 from orchestrator.psychometric import Outcomes, profile
 from orchestrator.search.threshold import Rules, Tried, Verdict
@@ -88,11 +89,9 @@ def covered(
 
 
 def by_profile(told: list[Tried]) -> tuple[float, float]:
-    """Ends of the profile likelihood's interval, infinite outside of the tested range."""
-    position = CANDIDATES[[trial.candidate for trial in told]]
-    solved = np.array([trial.solved for trial in told])
-    seed = np.array([trial.seed for trial in told], float)
-    low, high = profile(Outcomes(position, solved, seed)).interval()
+    """Ends of the interval that checks the posterior's, infinite outside of the tested range."""
+    outcomes = [Outcome(float(CANDIDATES[c]), solved, seed) for c, seed, solved in told]
+    low, high = profile_interval(Posterior.of(tables(LOW, HIGH), outcomes))
     return opened(low if low >= LOW else None, high if high <= HIGH else None)
 
 
@@ -114,8 +113,7 @@ def of_searches(rng: np.random.Generator, name: str, surface: Surface, n_curves:
         flagged += any(verdict.reason == "non-monotone" for verdict in found.verdicts)
         for curve, verdict, told in zip(curves, found.verdicts, found.told, strict=True):
             holds.append(_holds(curve, opened(verdict.low, verdict.high)))
-            if len(of_profile) < n_curves / 8:  # half a second each
-                of_profile.append(_holds(curve, by_profile(told)))
+            of_profile.append(_holds(curve, by_profile(told)))
     posterior, frequentist = (f"{np.mean(hits):.3f} ± {_error(hits):.3f}" for hits in (holds, of_profile))
     spans = [high - low for low, high in (opened(v.low, v.high) for v in verdicts)]
     trials = np.mean([verdict.trials for verdict in verdicts])
