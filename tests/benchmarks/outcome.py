@@ -1,6 +1,6 @@
 """Which outcome says more of a threshold: solved or not, or the score that a trial reached?
 
-    python tests/benchmarks/outcome.py [--curves 200] [--run runs/quickstart]
+    python tests/benchmarks/outcome.py [--curves 200] [--run runs/quickstart ...]
 
 Made-up trainings whose threshold is known: where half of the trials reach 0.95. Each curve's trials go to two
 estimators: the posterior of `orchestrator.posterior` from solved or not; and the posterior of a regression of
@@ -9,7 +9,8 @@ solved, so its score says no more than that it reached 0.95, and scores under a 
 both: root mean square error and bias in octaves, and how often the 95 % interval holds the truth. Trials are placed
 by the search (50 of them) or on a grid (25 sizes, 2 seeds).
 
---run: how the scores of unsolved trials of a real run are spread, beside those of the made-up ones.
+--run: both estimates from the trials of real runs (threshold, low, high), and the standard deviation in octaves of
+estimates from a random half of the trials. What the truth is there, nobody knows.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
+import polars as pl
 from surfaces import CANDIDATES, HIGH, LOW, sigmoid
 
 from orchestrator.axis import Array
@@ -161,9 +163,30 @@ def compare(name: str, n_curves: int) -> None:
         print(line, flush=True)
 
 
-def spread(title: str, scores: Array) -> None:
-    shares = np.histogram(scores, [-math.inf, 0.2, 0.4, 0.6, 0.8, 0.9, TARGET])[0] / max(1, len(scores))
-    print(f"{title:>28}  {len(scores):6}  " + "  ".join(f"{share:7.2f}" for share in shares))
+def of_run(path: str, n_splits: int = 30) -> None:
+    """Both estimates of every curve along data_size, and the standard deviation of those of its random halves."""
+    run = Run(path)
+    keys = [axis.name for axis in run.sweep.axes if axis.name not in ("data_size", "seed")]
+    trials = (
+        run.trials().filter(pl.col("data_size").is_finite(), pl.col("best_score").is_not_null()).collect()
+    )
+    rng = np.random.default_rng(1)
+    for place, rows in sorted(trials.group_by(keys), key=lambda group: str(group[0])):
+        solved = (rows["status"] == "solved").to_numpy()
+        score = np.where(solved, 0.99, np.minimum(rows["best_score"].to_numpy(), TARGET - 1e-4))
+        curve = Trials(np.log2(rows["data_size"].to_numpy()), score)
+        halves = [np.array_split(rng.permutation(len(score)), 2) for _ in range(n_splits)]
+        share = (score[~solved] > FLOOR).mean()
+        line = f"{path} {place}: {len(score)} trials, {share:.2f} of the unsolved ones above {FLOOR}"
+        for name, estimator in (("solved or not", binary), ("score", graded)):
+            whole = ", ".join(f"{2**end:.0f}" for end in estimator(curve))
+            ends = np.array([[estimator(_part(curve, half))[0] for half in pair] for pair in halves])
+            line += f"; {name}: {whole} ± {np.sqrt(np.mean(np.diff(ends) ** 2) / 2):.3f}"
+        print(line, flush=True)
+
+
+def _part(trials: Trials, which: np.ndarray) -> Trials:
+    return Trials(trials.position[which], trials.score[which])
 
 
 def main() -> None:
@@ -171,21 +194,14 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--curves", type=int, default=200)
-    parser.add_argument("--run", help="A run directory.")
+    parser.add_argument("--run", nargs="*", default=[], help="Run directories.")
     arguments = parser.parse_args()
-    print(f"{'':>28}   solved or not: error, bias, holds   score: error, bias, holds")
-    for name in SHAPES:
-        compare(name, arguments.curves)
-    print(
-        f"\n{'unsolved within an octave':>28}  trials  score: < 0.2  .. 0.4  .. 0.6   .. 0.8   .. 0.9  .. 0.95"
-    )
-    rng = np.random.default_rng(1)
-    for name, shape in SHAPES.items():
-        scores = shape(rng, rng.uniform(-1, 1, 10_000))
-        spread(name, scores[scores < TARGET])
-    if arguments.run:
-        trials = Run(arguments.run).trials().collect()
-        spread(arguments.run, trials.filter(trials["status"] == "unsolved")["best_score"].to_numpy())
+    if arguments.curves:
+        print(f"{'':>28}   solved or not: error, bias, holds   score: error, bias, holds")
+        for name in SHAPES:
+            compare(name, arguments.curves)
+    for path in arguments.run:
+        of_run(path)
 
 
 if __name__ == "__main__":
