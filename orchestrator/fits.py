@@ -20,10 +20,10 @@ from orchestrator.psychometric import Outcomes, Profile, profile
 
 CLEARLY_BETTER = 1.92
 """Gain in log-likelihood, a likelihood-ratio test at 5 %."""
-SEARCHED = 2.8
+SEARCHED = 3.2
 """Log-likelihood by which a threshold may be worse than the best one and still be in the profile's 95 % interval
 of a searched curve; 1.92 for trials that were placed beforehand. Chosen so that intervals of simulated searches
-hold the truth in 95 % of cases or more: curves of several widths and lapses needed 1.5 to 3.1.
+hold the truth in about 95 % of cases: curves of several widths and lapses needed 1.5 to 3.6.
 """
 
 

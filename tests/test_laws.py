@@ -39,8 +39,10 @@ def test_evidence_and_slope_are_those_of_a_sum_over_everything(law: str) -> None
     away = at - (start[:, None, None, None] + change[:, None, None] * share)  # [start, change, sigma, curve]
     spread = np.hypot(error, sigma)[:, None]
     loglik = (-((away / spread) ** 2) / 2 - np.log(spread / error)).sum(-1)
-    prior = np.exp(-((sigma / SCATTER) ** 2) / 2) / (math.pi * CHANGE * (1 + (change / CHANGE) ** 2))[:, None]
-    cell = 0.05**2 * 0.01 * math.sqrt(2 / math.pi) / SCATTER / (len(GRID) * STEP)
+    prior = (1 + (sigma / SCATTER) ** 2 / 3) ** -2 / (math.pi * CHANGE * (1 + (change / CHANGE) ** 2))[
+        :, None
+    ]
+    cell = 0.05**2 * 0.01 * 4 / (math.sqrt(3) * math.pi) / SCATTER / (len(GRID) * STEP)
     weight = np.exp(loglik) * prior * cell
     found = fitted(k.tolist(), at.tolist(), error)[law]
     slopes = change / np.diff(bent(law, k[[0, -1]]))

@@ -311,12 +311,12 @@ LINES = """\
 thresholds along data_size against k within 1,500 steps
 slope: doublings of the threshold per unit of k; of a power law, the exponent
 easy_fraction 0: exponential
-    Bayes factors 829 over power, over 10,000 over constant, for k from 2 to 7
+    Bayes factors 577 over power, over 10,000 over constant, for k from 2 to 7
     6 values of k with a threshold on the axis; 0 censored, 0 left out; 414 trials
     law          slope [95 % interval]      intercept  scatter  log-likelihood    weight
-    exponential  1.77 [1.65, 1.88]               2.79     0.12          -24.45     0.999
-    power        4.80 [4.00, 5.59]               0.90     0.51          -32.91     0.001
-    constant     -                              10.75     1.00          -59.55     0.000
+    exponential  1.77 [1.65, 1.88]               2.79     0.12          -24.45     0.998
+    power        4.78 [3.81, 5.69]               0.94     0.60          -32.91     0.002
+    constant     -                              10.75     1.60          -46.83     0.000
 easy_fraction 0.5: inconclusive
     1 value of k with a threshold on the axis: a verdict needs 4
     1 value of k with a threshold on the axis; 0 censored, 0 left out; 69 trials
