@@ -18,6 +18,8 @@ from orchestrator.inline import Inline
 from orchestrator.launch import Interrupted, launch
 from orchestrator.reconcile import describe, reconcile
 from orchestrator.report import status_lines, threshold_lines, verdict_lines
+from orchestrator.search.adaptive import typical_trials
+from orchestrator.search.threshold import Rules
 from orchestrator.sweep import load_sweep
 from trainers import surface
 
@@ -246,3 +248,8 @@ def test_the_made_up_sweep_says_what_it_costs(tmp_path: Path) -> None:
     assert (324, 660) == (search, grid)
     assert "About 320 trials" in file.read_text()
     assert "has 660" in file.read_text()
+
+
+def test_a_closer_look_is_expected_to_cost_more() -> None:
+    """With `check: 5` on 12 octaves 30 of at most 100 trials look at the whole axis."""
+    assert [53, 66] == [typical_trials(Rules(check=check, max_trials=100), 12.0) for check in (1, 5)]

@@ -85,7 +85,8 @@ class ThresholdSearch:
         self._curves = [_Curve(space.positions(curve.values)) for curve in space.curves]
         self._curve_of: dict[str, int] = {}
         self._ended: set[str] = set()
-        self._typical = typical_trials(self._rules) + CONTROLS * space.has_control
+        length = max(float(curve.positions[-1] - curve.positions[0]) for curve in self._curves)
+        self._typical = typical_trials(self._rules, length) + CONTROLS * space.has_control
         self._is_dry = False
         """Nothing is to be asked as things are."""
 
@@ -234,11 +235,12 @@ class ThresholdSearch:
         return (seed for seed in self.space.seeds() if seed not in used)
 
 
-def typical_trials(rules: Rules) -> int:
-    """About what a curve takes whose logistic scale is 0.3 units; tests/benchmarks/search.py prints how many curves
-    of several scales take."""
+def typical_trials(rules: Rules, length: float) -> int:
+    """About what a curve takes whose logistic scale is 0.3 units, on an axis of so many; tests/benchmarks/search.py
+    prints how many curves of several scales take.
+    """
     at_threshold = (2 * 1.96 * 2 * 0.3 / rules.precision) ** 2  # the information of a trial where p = 0.5
-    return min(rules.max_trials, ceil((UNKNOWN * at_threshold + BEFORE) / (1 - rules.audit)))
+    return min(rules.max_trials, ceil((UNKNOWN * at_threshold + BEFORE) / (1 - rules.audits(length))))
 
 
 def rules(space: Space, settings: Settings) -> Rules:
