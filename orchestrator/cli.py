@@ -168,7 +168,7 @@ def thresholds(
     out: Annotated[Path | None, typer.Option("-o", "--out", help="Write to this file instead.")] = None,
 ) -> None:
     """Where half of the seeds solve the task: one row per curve, with a 95 % interval."""
-    _print(_open(run).thresholds(along, at_steps=at_steps), format_, out)
+    _print(_open(run).thresholds(along, at_steps=at_steps), format_, out, hides_empty=True)
 
 
 @app.command()
@@ -343,9 +343,12 @@ def _conclude(path: Path) -> None:
     print("\n".join(conclusion_lines(Run(path))))
 
 
-def _print(rows: pl.DataFrame, format_: Format, out: Path | None) -> None:
+def _print(rows: pl.DataFrame, format_: Format, out: Path | None, *, hides_empty: bool = False) -> None:
+    """`hides_empty`: a table for eyes leaves out columns in which nothing stands."""
     from orchestrator.output import write_rows
 
+    if hides_empty and format_ is Format.table and rows.height:
+        rows = rows.select([name for name in rows.columns if rows[name].null_count() < rows.height])
     write_rows(rows, format_.value, out)
 
 

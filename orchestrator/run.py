@@ -32,7 +32,7 @@ from orchestrator.search.grid import Grid
 from orchestrator.search.tuned import TunedSearch
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
-from orchestrator.wanted import search_of, threshold_search, wanted_rows
+from orchestrator.wanted import curve_keys, proven, search_ended, search_of, wanted_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -155,22 +155,16 @@ class Run:
         of a curve; null while it does."""
         from orchestrator.thresholds import thresholds
 
-        axis, search = self._threshold_axis(along, at_steps), threshold_search(self.search)
-        if search is None or axis.name != self.sweep.search.along or at_steps is not None:
-            with self.store.naming_damage():
-                return thresholds(
-                    self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps
-                ).collect()
-        keys = [a.name for a in self.sweep.axes if a.name not in (axis.name, "seed")]
-        places = [tuple(curve.axes[key] for key in keys) for curve in search.space.curves]
-        ended = dict(zip(places, search.reasons(), strict=True))
-        proven = {place for place, reason in ended.items() if reason == "non-monotone"}
+        axis = self._threshold_axis(along, at_steps)
+        ended = None if at_steps is not None else search_ended(self.search, self.sweep, axis.name)
         with self.store.naming_damage():
-            found = thresholds(self.wanted_trials(), self.sweep.axes, axis.name, proven=proven).collect()
-        reasons = (
-            [ended.get(place) for place in found.select(keys).iter_rows()] if keys else [*ended.values()]
-        )
-        return found.with_columns(pl.Series("search_ended", reasons[: found.height], dtype=pl.String))
+            found = thresholds(
+                self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps, proven=proven(ended)
+            ).collect()
+        if ended is None:
+            return found
+        places = found.select(curve_keys(self.sweep, axis.name)).rows() or [()] * found.height
+        return found.with_columns(pl.Series("search_ended", map(ended.get, places), dtype=pl.String))
 
     def tuned(self) -> pl.DataFrame:
         """The tuned settings: one row per curve; see `orchestrator.tuned_table`."""
@@ -203,6 +197,7 @@ class Run:
         from orchestrator.scaling import scaling
 
         axis = self._threshold_axis(along, at_steps)
+        ended = None if at_steps is not None else search_ended(self.search, self.sweep, axis.name)
         for name in (against, *(by or ())):
             self.axis(name)
         try:
@@ -215,6 +210,7 @@ class Run:
                     by=by,
                     counted=counted,
                     at_steps=at_steps,
+                    proven=proven(ended),
                 )
         except ValueError as error:
             raise QueryError(str(error)) from error

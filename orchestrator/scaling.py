@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -50,6 +50,7 @@ def scaling(
     by: Sequence[str] | None = None,
     counted: Counted = "axis",
     at_steps: int | None = None,
+    proven: Collection[tuple[object, ...]] | None = None,
 ) -> pl.LazyFrame:
     """Three rows, one per law, for every group of curves; groups are sorted by the axes `by` (unless given, all
     others that vary).
@@ -71,14 +72,16 @@ def scaling(
     - The parameters are null where fewer than two points fix none. A column whose name an axis has already
       gets an underscore.
 
-    Raises ValueError for an axis that is unknown, not numeric or, `against`, not above zero, and for sizes that
-    trials do not have.
+    `proven`: as for `thresholds`. Raises ValueError for an axis that is unknown, not numeric or, `against`, not
+    above zero, and for sizes that trials do not have.
     """
     axis = _numeric(axes, along)
     _numeric([other for other in axes if other.name != along], against)
     heads, curves = read_curves(trials, axes, along, at_steps=at_steps)
     _check(axis, heads[against], counted, trials)
-    rows = thresholds(trials, axes, along, at_steps=at_steps).collect()[:, len(heads.columns) :]
+    rows = thresholds(trials, axes, along, at_steps=at_steps, proven=proven).collect()[
+        :, len(heads.columns) :
+    ]
     rows = rows.rename(lambda name: name.removesuffix("_"))
     keys = _group_axes(heads, against, by)
     results: list[dict[str, Any]] = []

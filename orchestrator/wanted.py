@@ -7,6 +7,7 @@ from typing import Any
 
 import polars as pl
 
+from orchestrator.axes_spec import SEED
 from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
@@ -74,3 +75,27 @@ def wanted_rows(search: Search, sweep: Sweep, trials: pl.LazyFrame) -> pl.LazyFr
         ids = [trial_id for trial_id in trials.select("trial_id").collect()["trial_id"] if counts(trial_id)]
     wanted = pl.LazyFrame({"trial_id": ids}, schema={"trial_id": pl.String})
     return trials.join(wanted, on="trial_id", how="semi", maintain_order="left")
+
+
+Place = tuple[object, ...]
+"""Of a curve on the other axes (`curve_keys`)."""
+
+
+def curve_keys(sweep: Sweep, along: str) -> list[str]:
+    """The axes that tell curves along one of them apart."""
+    return [axis.name for axis in sweep.axes if axis.name not in (along, SEED)]
+
+
+def search_ended(search: Search, sweep: Sweep, along: str) -> dict[Place, str | None] | None:
+    """Why a threshold search asks nothing more of each curve; None: no search along this axis placed the trials."""
+    thresholds = threshold_search(search)
+    if thresholds is None or along != sweep.search.along:
+        return None
+    keys = curve_keys(sweep, along)
+    places = [tuple(curve.axes[key] for key in keys) for curve in thresholds.space.curves]
+    return dict(zip(places, thresholds.reasons(), strict=True))
+
+
+def proven(ended: Mapping[Place, str | None] | None) -> set[Place] | None:
+    """Curves that a search has shown to turn around."""
+    return None if ended is None else {place for place, why in ended.items() if why == "non-monotone"}
