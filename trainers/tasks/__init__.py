@@ -1,4 +1,4 @@
-"""The tasks, by name. Each is declared in a torch-free file and makes its examples in another."""
+"""The tasks, by name. Each is declared in a file that imports torch only where examples are made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ import importlib
 
 from trainers.tasks.base import Task
 
-TASKS: dict[str, str] = {"composition": "trainers.tasks.composition:Composition"}
+TASKS: dict[str, str] = {
+    "composition": "trainers.tasks.composition:Composition",
+    "parity": "trainers.tasks.parity:Parity",
+}
 
 
 def load_task(name: str) -> type[Task]:

@@ -31,8 +31,10 @@ class Task(Protocol):
     def vocab_size(self) -> int: ...
 
     @property
-    def n_answers(self) -> int:
-        """Q: the answers are read at the last Q positions."""
+    def answers(self) -> range:
+        """The Q positions of the input at which answers are read, ascending: `range(T - 1, T)` for one at the end,
+        `range(1, T, 3)` after each second of three tokens. Where they vary, a range that holds them all, and
+        -100 for a target elsewhere."""
         ...
 
     def shape(self) -> tuple[object, ...]:

@@ -115,7 +115,7 @@ class Composition:
 
     def _size_problems(self) -> list[str]:
         """A pool lies in memory, once for each trial under training."""
-        n_bytes = 0 if self.is_infinite else self.data_size * (self.sequence_length + self.n_answers)
+        n_bytes = 0 if self.is_infinite else self.data_size * (self.sequence_length + len(self.answers))
         if n_bytes <= MAX_POOL_BYTES:
             return []
         size = f"a pool of {self.data_size:,.0f} examples takes {n_bytes / 1e9:.1f} GB for each trial"
@@ -130,8 +130,9 @@ class Composition:
         return self.n + 2 * self.k
 
     @property
-    def n_answers(self) -> int:
-        return 1 if self.readout == "query" else self.k * self.n
+    def answers(self) -> range:
+        n_answers = 1 if self.readout == "query" else self.k * self.n
+        return range(self.sequence_length - n_answers, self.sequence_length)
 
     @property
     def is_infinite(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
@@ -22,13 +23,12 @@ from trainers.tasks.composition_inputs import (
     relevant_fingerprint,
     unrank,
 )
+from trainers.tasks.draws import DrawPlan, Draws
+from trainers.tasks.evaluation import NO_ANSWER, mean_where
+from trainers.tasks.pools import CUDA_CHUNK
 
 if TYPE_CHECKING:
     from trainers.tasks.base import Seeds, Task
-
-CUDA_CHUNK = 1 << 18
-"""Examples made at once on a GPU; on a CPU `random.CHUNK`, for its cache."""
-NO_ANSWER = -100
 
 
 @dataclass
@@ -43,15 +43,7 @@ class Rows:
     n_train: Tensor  # [S]: examples in the evaluation set `train`
     held_out: Tensor  # [S, H]: sorted fingerprints of the held-out examples of all strata
     hidden: Tensor  # [S, K, n]: pi_1 .. pi_k
-    draw_key: Tensor  # [S]
     fresh_key: Tensor  # [S]
-    shuffle_key: Tensor  # [S]
-    sizes: Tensor  # [S, K]: the pool's strata
-    first: Tensor  # [S, K]: where each begins
-    cumulated: Tensor  # [S, K], float64: shares of a batch, cumulated over r
-    last: Tensor  # [S, K]: the last stratum (r - 1) of each stage
-    n_stages: Tensor  # [S]
-    steps: Tensor  # [S]: the step budget
 
     def take(self, slots: Tensor) -> Rows:
         """These slots alone, in this order."""
@@ -62,7 +54,7 @@ def empty_rows(task: Composition, n_slots: int, pool_size: int, device: str) -> 
     """Rows of slots that hold no trial yet. uint8 tokens where the vocabulary allows: pools are the bulk."""
     token = torch.uint8 if task.vocab_size <= 256 else torch.int16
     n_held_out = sum(task.held_out_size(r) for r in range(1, task.k + 1))
-    n_eval, length, n_answers = task.eval_size + n_held_out, task.sequence_length, task.n_answers
+    n_eval, length, n_answers = task.eval_size + n_held_out, task.sequence_length, len(task.answers)
 
     def zeros(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
         return torch.zeros((n_slots, *shape), dtype=dtype, device=device)
@@ -76,15 +68,7 @@ def empty_rows(task: Composition, n_slots: int, pool_size: int, device: str) -> 
         n_train=zeros(),
         held_out=zeros(n_held_out),
         hidden=zeros(task.k, task.n),
-        draw_key=zeros(),
         fresh_key=zeros(),
-        shuffle_key=zeros(),
-        sizes=zeros(task.k),
-        first=zeros(task.k),
-        cumulated=zeros(task.k, dtype=torch.float64),
-        last=zeros(task.k),
-        n_stages=zeros() + 1,
-        steps=zeros() + 1,
     )
 
 
@@ -95,12 +79,12 @@ class CompositionData:
         self, tasks: Sequence[Composition], n_slots: int, batch_size: int, block_steps: int, device: str
     ) -> None:
         self.task = tasks[0]
-        self.batch_size = batch_size
         self.device = device
         self.chunk = CUDA_CHUNK if device.startswith("cuda") else random.CHUNK
         block = block_steps * batch_size
         pool_size = max(block if task.is_infinite else sum(task.pool_sizes) for task in tasks)
         self.rows = empty_rows(self.task, n_slots, pool_size, device)
+        self.draws = Draws(n_slots, self.task.k, batch_size, device)
         self.tasks: list[Composition | None] = [None] * n_slots
         # [S, steps of a block, B]: which examples of the pool are in the prepared batches
         self.index = torch.zeros((n_slots, block_steps, batch_size), dtype=torch.int64, device=device)
@@ -124,20 +108,20 @@ class CompositionData:
         rows, k = self.rows, task.k
         ranks = draw_ranks(random.key(seeds["task"], "composition hidden"), task.n, torch.arange(k), 0)
         rows.hidden[slot] = unrank(ranks, task.n).to(self.device)
-        rows.draw_key[slot] = random.key(seeds["order"], "composition draw")
         rows.fresh_key[slot] = random.key(seeds["data"], "composition fresh")
-        rows.shuffle_key[slot] = random.key(seeds["order"], "composition shuffle")
-        sizes = (0,) * k if task.is_infinite else task.pool_sizes
-        shares = task.batch_shares
-        strata = [i for i, share in enumerate(shares) if share > 0]  # of growing r
-        stages = strata if task.curriculum == "staged" else strata[-1:]
-        rows.sizes[slot] = torch.tensor(sizes)
-        rows.first[slot] = torch.tensor([0, *itertools.accumulate(sizes)][:k])
-        rows.cumulated[slot] = torch.tensor(list(itertools.accumulate(shares)), dtype=torch.float64)
-        rows.last[slot] = torch.tensor(stages + stages[-1:] * (k - len(stages)))
-        rows.n_stages[slot] = len(stages)
-        rows.steps[slot] = steps
-        rows.n_train[slot] = min(sum(sizes), task.eval_size)
+        sizes = (math.inf,) * k if task.is_infinite else task.pool_sizes
+        strata = [i for i, share in enumerate(task.batch_shares) if share > 0]  # of growing r
+        plan = DrawPlan(
+            draw_key=random.key(seeds["order"], "composition draw"),
+            shuffle_key=random.key(seeds["order"], "composition shuffle"),
+            sizes=sizes,
+            shares=task.batch_shares,
+            stages=strata if task.curriculum == "staged" else strata[-1:],
+            is_epochs=task.sampling == "epochs",
+            steps=steps,
+        )
+        self.draws.put(slot, plan)
+        rows.n_train[slot] = 0 if task.is_infinite else min(sum(sizes), task.eval_size)
 
     def _eval_slice(self, r: int) -> slice:
         """Where the held-out examples of r hops are among the evaluation examples; `train` comes first."""
@@ -193,44 +177,19 @@ class CompositionData:
         """Drop all slots but these, in this order."""
         at = torch.tensor(list(slots), dtype=torch.int64, device=self.device)
         self.rows = self.rows.take(at)
+        self.draws.keep(at)
         self.index = self.index[at]
         self.tasks = [self.tasks[slot] for slot in slots]
 
     def prepare(self, step: Tensor, n_steps: int) -> Mapping[str, Tensor]:
         """Draw the batches of steps `step[s] .. step[s] + n_steps - 1` of every slot; step: int64 `[S]`."""
-        block = torch.arange(n_steps * self.batch_size, device=self.device)
-        position = step.unsqueeze(1) * self.batch_size + block  # [S, M]: counts a slot's examples from step 0
-        stratum, index = self._draw(position)
-        epochs = [s for s, t in enumerate(self.tasks) if t and t.sampling == "epochs" and not t.is_infinite]
+        drawn = self.draws.draw(step, n_steps)
         fresh = [s for s, t in enumerate(self.tasks) if t and t.is_infinite]
-        if epochs:
-            index[epochs] = self._pass_over(epochs, position[epochs])
-            begin = self.rows.first[epochs].contiguous()
-            stratum[epochs] = torch.searchsorted(begin, index[epochs], right=True) - 1
         if fresh:
-            self._refill(fresh, position[fresh], stratum[fresh])
-            index[fresh] = block
-        self.index[:, :n_steps] = index.view(len(self.tasks), n_steps, self.batch_size)
-        n_hard = (stratum == self.task.k - 1).sum(1)
-        return {"hard_seen": n_hard, "easy_seen": len(block) - n_hard}
-
-    def _draw(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """A stratum (r - 1) by the shares of its stage, and an example of the pool in it; `[S, M]` each."""
-        rows = self.rows
-        which, where = random.bits_pair(rows.draw_key.unsqueeze(1), position)
-        n_stages = rows.n_stages.unsqueeze(1)
-        stage = position // self.batch_size * n_stages // rows.steps.unsqueeze(1)
-        last = rows.last.gather(1, torch.minimum(stage, n_stages - 1))
-        share = random.to_uniform(which) * rows.cumulated.gather(1, last)
-        # `minimum`: the product may round up to the last share itself
-        stratum = torch.minimum(torch.searchsorted(rows.cumulated, share, right=True), last)
-        return stratum, rows.first.gather(1, stratum) + where % rows.sizes.gather(1, stratum).clamp(min=1)
-
-    def _pass_over(self, slots: list[int], position: Tensor) -> Tensor:
-        """Indices in the pool where each pass visits every example once, `[len(slots), M]`."""
-        size = self.rows.sizes[slots].sum(1, keepdim=True)
-        key = self.rows.shuffle_key[slots].unsqueeze(1)
-        return random.shuffle(key, size, position % size, position // size)
+            self._refill(fresh, drawn.position[fresh], drawn.kind[fresh])
+        self.index[:, :n_steps] = drawn.index.unflatten(1, (n_steps, -1))
+        n_hard = (drawn.kind == self.task.k - 1).sum(1)
+        return {"hard_seen": n_hard, "easy_seen": drawn.kind.shape[1] - n_hard}
 
     def _refill(self, slots: list[int], position: Tensor, stratum: Tensor) -> None:
         """Fill infinite pools with fresh examples, one for each position of the block, none held out."""
@@ -290,8 +249,3 @@ class CompositionData:
             at = self._eval_slice(r)
             metrics[f"test_accuracy_r{r}_unseen"] = mean_where(self.rows.is_unseen[:, at], accuracy[:, at])
         return metrics
-
-
-def mean_where(mask: Tensor, values: Tensor) -> Tensor:
-    """Mean over the last axis where the mask holds; NaN where it holds nowhere."""
-    return torch.where(mask, values, 0.0).sum(-1) / mask.sum(-1)

@@ -81,7 +81,8 @@ class Transformer:
     def shape(self, config: Config) -> str:
         task, train = task_of(config), config["train"]
         fused = [train[name] for name in ("batch_size", "eval_every", "betas", "eps", "dtype")]
-        task_shape = [task.sequence_length, task.vocab_size, task.n_answers, *task.shape()]
+        answers = [task.answers.start, task.answers.stop, task.answers.step]
+        task_shape = [task.sequence_length, task.vocab_size, answers, *task.shape()]
         return json.dumps(
             [config["task"]["name"], task_shape, config["model"], fused], sort_keys=True, default=str
         )

@@ -72,7 +72,7 @@ class PackTraining:
         """What `shape` names of it is the same for all trials."""
         task = self.tasks[0]
         self.model = PackedTransformer(
-            model_of(trials[0].config), task.vocab_size, task.sequence_length, task.n_answers
+            model_of(trials[0].config), task.vocab_size, task.sequence_length, task.answers
         )
         self.trial_steps = 0
         self.next_trial = 0

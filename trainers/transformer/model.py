@@ -39,9 +39,13 @@ class PackedTransformer:
     Weights that decay (matrices, embeddings) come first in a row: `n_decayed` of them, then biases and norms.
     """
 
-    def __init__(self, model: Model, vocab_size: int, sequence_length: int, n_answers: int) -> None:
+    def __init__(self, model: Model, vocab_size: int, sequence_length: int, answers: range | int) -> None:
+        """`answers`: the positions whose logits are wanted; a number is that many at the end."""
         self.model = model
-        self.vocab_size, self.sequence_length, self.n_answers = vocab_size, sequence_length, n_answers
+        self.vocab_size, self.sequence_length = vocab_size, sequence_length
+        if isinstance(answers, int):
+            answers = range(sequence_length - answers, sequence_length)
+        self.answers, self.n_answers = answers, len(answers)
         weights = list(_weights(model, vocab_size, sequence_length))
         self.weights = [w for w in weights if _decays(w)] + [w for w in weights if not _decays(w)]
         self.n_decayed = sum(w.size for w in self.weights if _decays(w))
@@ -62,14 +66,14 @@ class PackedTransformer:
         return {w.name: part.unflatten(1, w.shape) for w, part in zip(self.weights, parts, strict=True)}
 
     def __call__(self, params: Tensor, tokens: Tensor) -> Tensor:
-        """Logits `[S, B, Q, V]` at the last Q positions; params `[S, P]`, in whose type all is computed; tokens
-        `[S, B, T]`, any integer type."""
+        """Logits `[S, B, Q, V]` at the Q positions of `answers`; params `[S, P]`, in whose type all is computed;
+        tokens `[S, B, T]`, any integer type."""
         weights, model = self.views(params), self.model
         x = self._embed(weights, tokens)  # [S, B, T, D]
         for i in range(model.depth):
-            # Only the last Q positions are read, so the last block computes no others.
-            n_out = self.n_answers if i == model.depth - 1 else tokens.shape[2]
-            x = self._attend(weights, i, x, n_out)  # [S, B, n_out, D]
+            # Only the answers are read, so the last block computes no other positions.
+            out = self.answers if i == model.depth - 1 else range(tokens.shape[2])
+            x = self._attend(weights, i, x, out)  # [S, B, len(out), D]
             if not model.attention_only:
                 x = x + self._mlp(weights, i, x)
         x = _norm(x, weights["norm.gain"], weights["norm.bias"])
@@ -85,30 +89,29 @@ class PackedTransformer:
         x = torch.bmm(one_hot, table).unflatten(1, tokens.shape[1:])  # [S, B, T, D]
         return x + weights["position"].unsqueeze(1) if self.model.positions == "learned" else x
 
-    def _attend(self, weights: dict[str, Tensor], i: int, x: Tensor, n_out: int) -> Tensor:
-        """x + attention(x) at the last n_out positions: `[S, B, T, D]` -> `[S, B, n_out, D]`."""
+    def _attend(self, weights: dict[str, Tensor], i: int, x: Tensor, out: range) -> Tensor:
+        """x + attention(x) at the positions `out`: `[S, B, T, D]` -> `[S, B, len(out), D]`."""
         slots, batch, length, width = x.shape
         heads = self.model.heads
         h = _norm(x, weights[f"{i}.attention.gain"], weights[f"{i}.attention.norm_bias"])
-        q = _linear(h[:, :, length - n_out :], weights[f"{i}.q"], weights[f"{i}.q_bias"])
+        q = _linear(h[:, :, at(out)], weights[f"{i}.q"], weights[f"{i}.q_bias"])
         # Keys have no bias: softmax cancels it, and Adam would turn the rounding of its gradient into steps.
         v_bias = F.pad(weights[f"{i}.v_bias"], (width, 0))  # [S, 2 D], zero for keys
         k, v = _linear(h, weights[f"{i}.kv"], v_bias).chunk(2, dim=-1)
         q, k, v = (t.reshape(slots * batch, -1, heads, width // heads).transpose(1, 2) for t in (q, k, v))
         if self.model.positions == "rope":
-            q, k = _rotate(q, length - n_out), _rotate(k, 0)
-        mask, is_causal = self._mask(n_out, length, x.device)
-        mixed = _mix(q, k, v, mask, is_causal)  # [S*B, H, n_out, d]
-        mixed = mixed.transpose(1, 2).reshape(slots, batch, n_out, width)
-        return x[:, :, length - n_out :] + _linear(mixed, weights[f"{i}.out"], weights[f"{i}.out_bias"])
+            q, k = _rotate(q, out), _rotate(k, range(length))
+        mask, is_causal = self._mask(out, length, x.device)
+        mixed = _mix(q, k, v, mask, is_causal)  # [S*B, H, len(out), d]
+        mixed = mixed.transpose(1, 2).reshape(slots, batch, len(out), width)
+        return x[:, :, at(out)] + _linear(mixed, weights[f"{i}.out"], weights[f"{i}.out_bias"])
 
-    def _mask(self, n_out: int, length: int, device: torch.device) -> tuple[Tensor | None, bool]:
-        if self.model.attention == "full" or n_out == 1:
+    def _mask(self, out: range, length: int, device: torch.device) -> tuple[Tensor | None, bool]:
+        if self.model.attention == "full" or (len(out) == 1 and out[0] == length - 1):
             return None, False
-        if n_out == length:
+        if len(out) == length:
             return None, True
-        rows = torch.arange(length - n_out, length, device=device)
-        return torch.arange(length, device=device) <= rows[:, None], False
+        return torch.arange(length, device=device) <= _numbers(out, device)[:, None], False
 
     def _mlp(self, weights: dict[str, Tensor], i: int, x: Tensor) -> Tensor:
         h = _norm(x, weights[f"{i}.mlp.gain"], weights[f"{i}.mlp.norm_bias"])
@@ -178,11 +181,20 @@ def _mix(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, is_causal: bool) 
     return mixed[0] if len(mixed) == 1 else torch.cat(mixed)
 
 
-def _rotate(x: Tensor, first: int) -> Tensor:
-    """Rotary positions (Su et al. 2021, eq. 34, halves layout): x `[N, H, T, d]` at positions first, ..."""
+def at(positions: range) -> slice:
+    """Where these positions are; a view, so that nothing is copied to the device."""
+    return slice(positions.start, positions.stop, positions.step)
+
+
+def _numbers(positions: range, device: torch.device) -> Tensor:
+    return torch.arange(positions.start, positions.stop, positions.step, device=device)
+
+
+def _rotate(x: Tensor, positions: range) -> Tensor:
+    """Rotary positions (Su et al. 2021, eq. 34, halves layout): x `[N, H, T, d]` at T positions."""
     half = x.shape[-1] // 2
     frequency = 10_000.0 ** (-torch.arange(half, device=x.device, dtype=torch.float32) / half)
-    angle = torch.arange(first, first + x.shape[2], device=x.device)[:, None] * frequency  # [T, d/2]
+    angle = _numbers(positions, x.device)[:, None] * frequency  # [T, d/2]
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat((a * cos - b * sin, a * sin + b * cos), dim=-1)

@@ -28,7 +28,7 @@ from trainers.transformer import VERSION
 from trainers.transformer.capacity import Capacity, guess, is_cuda
 from trainers.transformer.config import Train
 from trainers.transformer.graphs import free_memory, is_out_of_memory, limit_memory
-from trainers.transformer.model import PackedTransformer
+from trainers.transformer.model import PackedTransformer, at
 from trainers.transformer.program import Program, State
 
 GAIN = 0.9
@@ -182,7 +182,7 @@ class AnyTokens:
         shape = (n_slots, batch_size, model.sequence_length)
         numbers = torch.arange(n_slots * batch_size * model.sequence_length, device=device)
         self.tokens = (numbers * 7919 % model.vocab_size).view(shape)
-        self.targets = self.tokens[:, :, -model.n_answers :].contiguous()
+        self.targets = self.tokens[:, :, at(model.answers)].contiguous()
 
     def batch(self, at: Tensor) -> tuple[Tensor, Tensor]:
         return self.tokens, self.targets
@@ -206,7 +206,7 @@ def _path(model: PackedTransformer, train: Train, resources: Resources) -> Path:
     """Of the file that remembers a finding."""
     home = Path(os.environ.get("HOME") or tempfile.gettempdir())
     cache = Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache")
-    sizes = [model.vocab_size, model.sequence_length, model.n_answers, train.batch_size, train.dtype]
+    sizes = [model.vocab_size, model.sequence_length, str(model.answers), train.batch_size, train.dtype]
     device = [device_name(resources.device), resources.threads, resources.device_share, torch.__version__]
     key = json.dumps([VERSION, asdict(model.model), sizes, device])
     name = hashlib.sha256(key.encode()).hexdigest()[:16]

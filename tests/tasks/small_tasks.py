@@ -1,0 +1,52 @@
+"""For each task of `TASKS`, trials of one pack: every way of sampling, and what else they may differ in."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trainers.base import STREAMS
+from trainers.tasks import load_task
+from trainers.tasks.base import PackData, Task
+
+torch.set_num_threads(1)
+
+SIZES: list[dict[str, Any]] = [
+    {"data_size": 40.0},
+    {"data_size": math.inf},
+    {"data_size": 17.0, "sampling": "epochs"},
+]
+PACKS: Mapping[str, list[dict[str, Any]]] = {
+    "composition": [{"n": 3, "k": 2, "eval_size": 16, **size} for size in SIZES],
+    "parity": [{"n": 8, "eval_size": 16, "k": k, **size} for k, size in enumerate(SIZES, 1)],
+}
+BATCH, BLOCK = 8, 10
+
+
+def pack(name: str) -> list[Task]:
+    """The trials of a small pack of this task."""
+    return [load_task(name)(**values) for values in PACKS[name]]
+
+
+def seeds(seed: int = 0, **streams: int) -> dict[str, int]:
+    return {stream: streams.get(stream, seed) for stream in STREAMS}
+
+
+def filled(*tasks: Task, first_seed: int = 0, batch: int = BATCH) -> Any:
+    """The data of a pack with one slot for each task, with seeds first_seed, first_seed + 1, ..."""
+    data = tasks[0].pack_data(tasks, len(tasks), batch, BLOCK, "cpu")
+    for slot, task in enumerate(tasks):
+        assert task.impossible(batch) is None
+        data.put(slot, task, seeds(first_seed + slot), 100)
+    return data
+
+
+def batches(data: PackData, step: list[int], n_steps: int) -> tuple[Tensor, Tensor]:
+    """All batches of a block: tokens `[n_steps, S, B, T]` and targets `[n_steps, S, B, Q]`."""
+    data.prepare(torch.tensor(step), n_steps)
+    tokens, targets = zip(*(data.batch(torch.tensor([j])) for j in range(n_steps)), strict=True)
+    return torch.stack(tokens), torch.stack(targets)
