@@ -22,6 +22,12 @@ SIZES: list[dict[str, Any]] = [
 ]
 PACKS: Mapping[str, list[dict[str, Any]]] = {
     "composition": [{"n": 3, "k": 2, "eval_size": 16, **size} for size in SIZES],
+    "group": [{"group": "S3", "length": 5, "eval_size": 16, **size} for size in SIZES],
+    "khop": [{"k": 3, "length": 12, "alphabet": 3, "eval_size": 16, **size} for size in SIZES],
+    "modular": [
+        {"p": 7, "eval_size": 16, "fraction": fraction, "sampling": sampling}
+        for fraction, sampling in [(0.3, "epochs"), (0.6, "epochs"), (0.5, "replacement")]
+    ],
     "parity": [{"n": 8, "eval_size": 16, "k": k, **size} for k, size in enumerate(SIZES, 1)],
 }
 BATCH, BLOCK = 8, 10

@@ -9,6 +9,9 @@ from trainers.tasks.base import Task
 
 TASKS: dict[str, str] = {
     "composition": "trainers.tasks.composition:Composition",
+    "group": "trainers.tasks.group:Group",
+    "khop": "trainers.tasks.khop:KHop",
+    "modular": "trainers.tasks.modular:Modular",
     "parity": "trainers.tasks.parity:Parity",
 }
 

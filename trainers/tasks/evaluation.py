@@ -54,7 +54,8 @@ class EvaluationSets:
         which = (
             slice(None) if measure.at is None else slice(measure.at.start, measure.at.stop, measure.at.step)
         )
-        is_answer = self.targets[:, at, which] >= 0
+        targets = self.targets[:, at, which]
+        is_answer = (targets >= 0) if measure.but is None else (targets >= 0) & (targets != measure.but)
         if measure.what == "accuracy":
             is_right = ((correct[:, at, which] > 0) | ~is_answer).all(2)
             return mean_where(is_answer.any(2), is_right.double())

@@ -61,6 +61,8 @@ class Measure:
     one after those before it."""
     at: range | None = None
     """Which of the Q answers count; all unless set."""
+    but: int | None = None
+    """A target that does not count: "there is no answer", where that is an answer, too."""
 
 
 def means(prefix: str, of: str, n_answers: int = 1) -> dict[str, Measure]:
