@@ -14,18 +14,22 @@ _DIALECT = "https://json-schema.org/draft/2020-12/schema"
 _INFINITY = {"enum": ["inf", "-inf"], "description": "Infinity, as the sweep file spells it."}
 
 
-def sweep_schema(sections: Mapping[str, type]) -> dict[str, Any]:
-    """The schema of a sweep of the transformer, with its sections; other trainers' sections are free."""
+def sweep_schema(sections: Mapping[str, type], tasks: Mapping[str, type]) -> dict[str, Any]:
+    """The schema of a sweep of the transformer, with its sections; other trainers' sections are free.
+
+    `sections`: as they are where no task is named; `tasks`: the task section for each name.
+    """
     schema = SweepFile.model_json_schema()
     schema.pop("additionalProperties")
     definitions = schema.setdefault("$defs", {})
     anything: dict[str, Any] = dict.fromkeys(schema["properties"], True)
     typed = {}
-    for name, kind in sections.items():
+    for kind in (*sections.values(), *tasks.values()):
         part = TypeAdapter(kind).json_schema(ref_template="#/$defs/{model}")
         definitions |= {key: _section(value) for key, value in part.pop("$defs", {}).items()}
         definitions[kind.__name__] = _section(part)
-        typed[name] = {"$ref": f"#/$defs/{kind.__name__}"}
+    for name, kind in sections.items():
+        typed[name] = _reference(kind) if name != "task" else _by_name(kind, tasks)
     is_transformer = {"properties": {"trainer": {"const": "transformer"}}}
     return {
         "$schema": _DIALECT,
@@ -34,6 +38,23 @@ def sweep_schema(sections: Mapping[str, type]) -> dict[str, Any]:
         "then": {"properties": anything | typed, "additionalProperties": False},
         "else": {"properties": anything, "additionalProperties": {"type": "object"}},
     }
+
+
+def _reference(kind: type) -> dict[str, Any]:
+    return {"$ref": f"#/$defs/{kind.__name__}"}
+
+
+def _by_name(unnamed: type, tasks: Mapping[str, type]) -> dict[str, Any]:
+    """The section of the task that `name` says."""
+    choices = [
+        {
+            "if": {"required": ["name"], "properties": {"name": {"const": name}}},
+            "then": _reference(kind),
+        }
+        for name, kind in tasks.items()
+    ]
+    without = {"if": {"not": {"required": ["name"]}}, "then": _reference(unnamed)}
+    return {"type": "object", "properties": {"name": {"enum": list(tasks)}}, "allOf": [*choices, without]}
 
 
 def _section(schema: dict[str, Any]) -> dict[str, Any]:

@@ -43,6 +43,7 @@ from orchestrator.tuned_spec import Tuning
 from orchestrator.yaml_file import YamlFile, apply_overrides, dump_yaml, read_yaml
 from trainers.base import BUILT_IN, Trainer, load_trainer
 from trainers.function import FunctionTrainer
+from trainers.tasks import TASKS, load_task
 
 if TYPE_CHECKING:
     from orchestrator.search.space import Space
@@ -184,7 +185,8 @@ def load_stored_sweep(path: Path | str) -> Sweep:
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema (draft 2020-12) of a sweep file."""
-    return sweep_schema(load_trainer("transformer").sections({}))
+    tasks = {name: load_task(name) for name in TASKS}
+    return sweep_schema(load_trainer("transformer").sections({}), tasks)
 
 
 def _raise_if_any(document: YamlFile, faults: Sequence[Fault]) -> None:

@@ -371,6 +371,9 @@ def test_the_schema_accepts_sweeps_and_refuses_slips() -> None:
     assert [] == errors("name: a\ntrainer: a.b:c\nmine: {x: 1}\ntask: {x: 1}")
     assert ["model"] == errors("name: a\nmodel: {widht: 1}")
     assert ["task.n"] == errors("name: a\ntask: {n: six}")
+    assert [] == errors("name: a\ntask: {name: modular, p: 31}")
+    assert ["task"] == errors("name: a\ntask: {name: modular, data_size: 31}")
+    assert ["task.name"] == errors("name: a\ntask: {name: modlar}")
     assert [""] == errors("name: a\nmine: {x: 1}")
     assert ["stop"] == errors("name: a\nstop: maybe")
 
