@@ -1,0 +1,62 @@
+"""Each task has an easy setting that a tiny model learns, and one that nothing could be learned from."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+from configs import config, specs
+
+from trainers.base import Outcome, Resources
+from trainers.tasks import load_task
+from trainers.transformer.engine import PackTraining
+
+INF = math.inf
+LEARNED: dict[str, dict[str, Any]] = {
+    "parity": {"n": 10, "k": 2, "data_size": 400.0},
+    "khop": {"k": 1, "length": 16, "alphabet": 3, "data_size": INF, "eval_size": 64},
+    "group": {"group": "Z6", "length": 5, "data_size": INF},
+    "modular": {"p": 23, "fraction": 0.7, "eval_size": 128},
+}
+IMPOSSIBLE: dict[str, dict[str, Any]] = {
+    "parity": {"n": 10, "k": 2, "data_size": 8.0},
+    "khop": {"k": 3, "length": 16, "alphabet": 3, "data_size": 4.0, "eval_size": 64, "mixed": False},
+    "group": {"group": "Z6", "length": 3, "data_size": 8.0},
+    "modular": {"p": 23, "fraction": 0.05, "eval_size": 128},
+}
+TRAIN: dict[str, dict[str, Any]] = {
+    "group": {"steps": 1200},
+    "modular": {"steps": 2000, "batch_size": 128, "weight_decay": 1.0},
+}
+BATCH: dict[str, dict[str, Any]] = {"modular": {"batch_size": 16}}
+"""No more than the impossible pool has, where batches are passes."""
+
+
+def trained(name: str, values: dict[str, Any], **train: Any) -> Outcome:
+    settings = {"steps": 600, "batch_size": 64, "eval_every": 50, **TRAIN.get(name, {}), **train}
+    model = {"width": 64 if name == "modular" else 32, "depth": 2 if name == "khop" else 1, "heads": 4}
+    task = asdict(load_task(name)(**values))  # type: ignore[call-overload]
+    training = PackTraining(
+        specs({**config(model=model, train=settings), "task": task}), Resources(), None, lambda ids: None
+    )
+    outcomes: list[Outcome] = []
+    while not training.is_finished:
+        outcomes += training.advance()
+    return outcomes[0]
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_an_easy_setting_is_learned(name: str) -> None:
+    """A tiny model solves it within seconds."""
+    assert "solved" == trained(name, LEARNED[name]).status
+
+
+@pytest.mark.parametrize("name", IMPOSSIBLE)
+def test_nothing_is_learned_from_a_handful_of_examples(name: str) -> None:
+    """The same model knows them by heart, and no others."""
+    outcome = trained(name, IMPOSSIBLE[name], **BATCH.get(name, {}))
+    assert "unsolved" == outcome.status
+    last = outcome.curve[-1]
+    assert last["train_accuracy"] >= 0.95 and outcome.values["best_score"] < 0.8  # type: ignore[operator]
