@@ -49,7 +49,7 @@ class Numbers(PooledTask):
             for i, (pool, weight, space) in enumerate(parts)
         ]
 
-    def hidden(self, seed: int) -> Tensor:
+    def hidden(self, seeds: Mapping[str, int]) -> Tensor:
         return torch.tensor([self.setting])
 
     def examples(self, request: Request) -> tuple[Tensor, Tensor]:

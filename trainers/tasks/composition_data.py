@@ -25,10 +25,12 @@ from trainers.tasks.composition_inputs import (
 )
 from trainers.tasks.draws import DrawPlan, Draws
 from trainers.tasks.evaluation import NO_ANSWER, mean_where
-from trainers.tasks.pools import CUDA_CHUNK
 
 if TYPE_CHECKING:
     from trainers.tasks.base import Seeds, Task
+
+CUDA_CHUNK = 1 << 18
+"""Examples made at once on a GPU; on a CPU `random.CHUNK`, for its cache."""
 
 
 @dataclass

@@ -12,6 +12,7 @@ from trainers.tasks.pooled import Kind, PooledTask, Sampling, held_out_size, who
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from trainers.tasks.base import Seeds
     from trainers.tasks.pools import Request
 
 MAX_N = 60
@@ -77,13 +78,13 @@ class Parity(PooledTask):
         too_few = f"there are only n = {self.n} bits, and k is {self.k}"
         return too_few if self.k > self.n else super().impossible(batch_size)
 
-    def hidden(self, seed: int) -> Tensor:
+    def hidden(self, seeds: Seeds) -> Tensor:
         """Which k bits count: `[n]`, 1 for those."""
         import torch
 
         from trainers import random
 
-        order = random.shuffle(random.key(seed, "parity bits"), self.n, torch.arange(self.n))
+        order = random.shuffle(random.key(seeds["task"], "parity bits"), self.n, torch.arange(self.n))
         return (order < self.k).long()
 
     def examples(self, request: Request) -> tuple[Tensor, Tensor]:

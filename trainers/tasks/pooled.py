@@ -16,7 +16,7 @@ from trainers.base import Overlay
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from trainers.tasks.base import PackData, Task
+    from trainers.tasks.base import PackData, Seeds, Task
     from trainers.tasks.pools import Request
 
 ENDLESS = 2**62
@@ -136,9 +136,9 @@ class PooledTask:
         """The kinds of examples; tasks of one pack differ in their pools and weights only."""
         raise NotImplementedError
 
-    def hidden(self, seed: int) -> Tensor:
-        """What is fixed in a trial and not said in its examples (`seed`: `seeds.task`), whole numbers of one
-        shape in all trials of a pack; also settings in which these may differ."""
+    def hidden(self, seeds: Seeds) -> Tensor:
+        """What is fixed in a trial and not said in its examples, by `seeds["task"]` as a rule: whole numbers of
+        one shape in all trials of a pack. Settings in which trials of a pack may differ belong here, too."""
         import torch
 
         return torch.zeros(0, dtype=torch.int64)

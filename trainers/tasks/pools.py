@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from trainers import random
+from trainers.base import STREAMS
 from trainers.tasks.draws import DrawPlan, Draws
 from trainers.tasks.evaluation import EvaluationSets
 from trainers.tasks.pooled import ENDLESS, TRAIN, Kind, PooledTask
@@ -25,8 +26,8 @@ from trainers.tasks.pooled import ENDLESS, TRAIN, Kind, PooledTask
 if TYPE_CHECKING:
     from trainers.tasks.base import Seeds, Task
 
-CUDA_CHUNK = 1 << 18
-"""Examples made at once on a GPU; on a CPU `random.CHUNK`, for its cache."""
+CPU_CHUNK, CUDA_CHUNK = 1 << 18, 1 << 24
+"""Tokens made at once; on a CPU they then stay in the cache."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,6 @@ class Pools:
         self, tasks: Sequence[PooledTask], n_slots: int, batch_size: int, block_steps: int, device: str
     ) -> None:
         self.task, self.kinds, self.device = tasks[0], tasks[0].kinds(), device
-        self.chunk = CUDA_CHUNK if device.startswith("cuda") else random.CHUNK
         self.draws = Draws(n_slots, len(self.kinds), batch_size, device)
         n_pool = max(_room(task, block_steps * batch_size) for task in tasks)
         sets = {TRAIN: max(task.n_train for task in tasks)}
@@ -89,7 +89,8 @@ class Pools:
         self.targets = torch.zeros((n_slots, n_pool, n_answers), dtype=target, device=device)
         # [S, steps of a block, B]: which examples of the pool are in the prepared batches
         self.index = torch.zeros((n_slots, block_steps, batch_size), dtype=torch.int64, device=device)
-        self.hidden = torch.zeros((n_slots, *tasks[0].hidden(0).shape), dtype=torch.int64, device=device)
+        hidden = tasks[0].hidden(dict.fromkeys(STREAMS, 0))
+        self.hidden = torch.zeros((n_slots, *hidden.shape), dtype=torch.int64, device=device)
         self.data_key = torch.zeros((n_slots, len(self.kinds)), dtype=torch.int64, device=device)
         self.eval_key = torch.zeros_like(self.data_key)
 
@@ -98,7 +99,7 @@ class Pools:
         assert isinstance(task, PooledTask) and task.shape() == self.task.shape()
         key = _Keys(seeds, task.name)
         kinds = task.kinds()
-        self.hidden[slot] = task.hidden(seeds["task"])
+        self.hidden[slot] = task.hidden(seeds)
         names = [kind.name for kind in kinds]
         self.data_key[slot] = torch.tensor([key("data", f"pool {name}") for name in names])
         self.eval_key[slot] = torch.tensor([key("eval", f"held out {name}") for name in names])
@@ -149,8 +150,10 @@ class Pools:
         return self.task.examples(Request(i, index, key, self.hidden, slots))
 
     def _chunks(self, n: int) -> Iterator[slice]:
-        for begin in range(0, n, self.chunk):
-            yield slice(begin, min(begin + self.chunk, n))
+        n_tokens = CUDA_CHUNK if self.device.startswith("cuda") else CPU_CHUNK
+        width = max(1, n_tokens // self.task.sequence_length)
+        for begin in range(0, n, width):
+            yield slice(begin, min(begin + width, n))
 
     def keep(self, slots: Sequence[int]) -> None:
         """Drop all slots but these, in this order."""
