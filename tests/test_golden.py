@@ -9,6 +9,7 @@ import math
 import pytest
 import torch
 from configs import config, specs
+from small_tasks import batches, filled, pack
 from torch import Tensor
 
 from trainers.base import STREAMS, Resources
@@ -54,6 +55,23 @@ def test_examples_of_version_1(variant: str) -> None:
         1,
         digest(*data.batch(torch.tensor([0])), *data.batch(torch.tensor([9])), *data.evaluation()),
     )
+
+
+POOLED = {
+    "group": "20f85b957ada4352",
+    "khop": "87f5ee0127aed6b4",
+    "modular": "c2f3163ec49e5069",
+    "parity": "8c51772ad84fdfe4",
+}
+
+
+@pytest.mark.parametrize("name", POOLED)
+def test_examples_of_the_small_tasks(name: str) -> None:
+    """Pools, batches and held-out sets of a small pack are those of VERSION 1."""
+    tasks = pack(name)
+    data = filled(*tasks, first_seed=10)
+    got = digest(*batches(data, [10, 0, 5], 10), *data.evaluation())
+    assert (1, POOLED[name]) == (tasks[0].VERSION, got)
 
 
 def test_initial_weights_of_version_1() -> None:
