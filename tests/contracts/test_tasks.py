@@ -190,6 +190,23 @@ class TestTask:
         replay()
         assert torch.equal(expected.program.rows.params, got.program.rows.params)
 
+    @pytest.mark.gpu
+    @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+    def test_cuda_equals_cpu(self, name: str) -> None:
+        """The same examples on every device, and the same losses to rounding."""
+        cpu, cuda = (
+            PackTraining(trials(name), Resources(device=device, slots=2), None, lambda ids: None)
+            for device in ("cpu", "cuda")
+        )
+        for mine, theirs in zip(cpu.data.evaluation(), cuda.data.evaluation(), strict=True):
+            assert torch.equal(mine, theirs.cpu())
+        losses = [
+            [[point["test_loss"] for point in curve] for _, (_, _, curve) in sorted(finish(training).items())]
+            for training in (cpu, cuda)
+        ]
+        for mine, theirs in zip(*losses, strict=True):
+            assert pytest.approx(mine, abs=1e-3) == theirs
+
     def test_packed_equals_solo(self, name: str) -> None:
         """Which trials share a pack changes nothing but rounding, refilled slots included."""
         packed = finish(start(trials(name), 2))
