@@ -102,7 +102,7 @@ class KHop(PooledTask):
         return [*easy, Kind(name=f"r{self.k}", space=space, pool=rest, held_out=kept)]
 
     def overlays(self) -> Sequence[Overlay]:
-        """The depth from which the paper's models, of 4 heads, have small errors."""
+        """The depth of the construction in the paper, whose trained models of 4 heads need as much."""
         return (Overlay("depth", "floor(log2(k)) + 2"),)
 
     def measures(self) -> Mapping[str, Measure]:
