@@ -181,14 +181,14 @@ class TestTask:
         """What a step reads stays where it is: recorded once and replayed, it trains to the same bits."""
         expected, got = (start(trials(name), 3) for _ in range(2))
         for training in (expected, got):
-            training.data.prepare(training.program.rows.step, 10)
+            training.data.prepare(training.program.state.step, 10)
             training.program.begin_block()
-        replay = make_fx(lambda: got.program._train())()  # runs it once
+        replay = make_fx(lambda: got.program.train_eagerly())()  # runs it once
         for _ in range(3):
             expected.program.train()
         replay()
         replay()
-        assert torch.equal(expected.program.rows.params, got.program.rows.params)
+        assert torch.equal(expected.program.state.params, got.program.state.params)
 
     @pytest.mark.gpu
     @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
