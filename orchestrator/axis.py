@@ -20,6 +20,8 @@ class AxisInfo:
     name: str
     scale: Scale
     values: tuple[object, ...]
+    direction: Literal[1, -1] | None = None
+    """Whether solving becomes more likely (1) or rarer (-1) along it, where the sweep says so."""
 
     @property
     def is_numeric(self) -> bool:

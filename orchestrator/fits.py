@@ -9,13 +9,14 @@ cutoff is its check, which rests on no prior (tests/benchmarks/coverage.py print
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from orchestrator.axis import Array
-from orchestrator.posterior import Outcome, Posterior, tables
+from orchestrator.posterior import STEP, Outcome, Posterior, tables
 from orchestrator.psychometric import Outcomes, Profile, profile
 
 CLEARLY_BETTER = 1.92
@@ -65,11 +66,33 @@ def _is_never_half(fit: Profile, last: float) -> bool:
     return bool(fit.loglik_without > max(inside.max(), beyond.max() + CLEARLY_BETTER))
 
 
-def by_posterior(position: Array, solved: Array, seed: Array) -> Fit:
+Grid = tuple[float, float, float]
+"""Of thresholds: the first and the last position that may be asked, and the step between two."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What a search knows of the trials that it has placed."""
+
+    proven: Collection[tuple[object, ...]] = ()
+    """Curves that it has shown to turn around, by their places on the other axes."""
+    grid: Grid | None = None
+    """On which it computes intervals; None: from the first tested position to the last."""
+
+    def method(self, sign: int) -> Method:
+        """For positions in that direction."""
+        if self.grid is None or sign > 0:
+            return partial(by_posterior, grid=self.grid)
+        low, high, step = self.grid
+        return partial(by_posterior, grid=(-high, -low, step))
+
+
+def by_posterior(position: Array, solved: Array, seed: Array, grid: Grid | None = None) -> Fit:
     """For trials that a search has placed: median and equal-tailed interval."""
     trials = zip(position.tolist(), (solved > 0).tolist(), seed.tolist(), strict=True)
     outcomes = [Outcome(at, is_solved, label) for at, is_solved, label in trials]
-    posterior = Posterior.of(tables(float(position.min()), float(position.max())), outcomes)
+    low, high, step = grid or (float(position.min()), float(position.max()), STEP)
+    posterior = Posterior.of(tables(low, high, step), outcomes)
     belief = posterior.belief()
     low, high = belief.interval()
     best, never = belief.quantile(0.5), sum(belief.never)

@@ -25,7 +25,6 @@ from orchestrator.optuna_space import Curves, Place, Range, StudySpace
 from orchestrator.search.placement import GOLDEN
 from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
 from orchestrator.section import nearest
-from orchestrator.thresholds import DIRECTIONS
 
 ASKED = "threshold_search:asked"
 """System attribute of a trial: the parameters that it is given, before its objective suggests them."""
@@ -77,7 +76,7 @@ class ThresholdSampler(BaseSampler):
         parameters, in all combinations, or a list of combinations. `precision`: full width of the 95 % interval at
         which a curve is done, in octaves if `log=True`, else in units of the parameter; unless set half an octave,
         or half of `psychometric.unit`. `max_trials`: per curve, `trials`: of all. `direction`: whether larger
-        values are solved more often; `auto`: more data and depth are, larger k is not, else the trials say.
+        values are solved more often; `auto`: along `data_size` they are, else the trials say.
         `solved_at_least`: 1 unless set. `seed_parameter`: the name of a whole number, another one for each trial.
 
         Raises ValueError.
@@ -95,7 +94,7 @@ class ThresholdSampler(BaseSampler):
         )
         if direction not in ("auto", *SIGNS):
             raise ValueError(f"direction: {direction!r} is none of auto, {', '.join(SIGNS)}")
-        self._sign = SIGNS.get(direction) or DIRECTIONS.get(along)
+        self._sign = SIGNS.get(direction) or (1 if along == "data_size" else None)
         self._forget()
 
     def _forget(self) -> None:

@@ -105,8 +105,9 @@ def describe(sweep: Sweep, run_dir: Path, found: Reconciliation) -> str:
         lines.append(f"dropped  {plan.excluded} cells by `where`")
     by_status = ", ".join(f"{count} {status}" for status, count in Counter(found.statuses.values()).items())
     lines.append(f"stored   {len(found.statuses)} in {run_dir}" + (f" ({by_status})" if by_status else ""))
-    packs = f"{found.n_packs} pack{'' if found.n_packs == 1 else 's'} of at most {found.pack_size}"
     about = "about " if found.progress.note and found.n_to_run else ""
+    packs = f"{found.n_packs} pack{'' if found.n_packs == 1 else 's'} of at most {found.pack_size}"
+    packs = f"at least {packs}" if about else packs
     lines.append(f"to run   {about}{found.n_to_run} trials in {packs}")
     steps = [trial.config.get("train", {}).get("steps", 0) for trial in plan.trials if not sweep.is_function]
     budget = round(mean(steps) * found.n_to_run) if steps else 0

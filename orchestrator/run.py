@@ -32,7 +32,7 @@ from orchestrator.search.grid import Grid
 from orchestrator.search.tuned import TunedSearch
 from orchestrator.store import Damaged, Kind, Store
 from orchestrator.sweep import Plan, Sweep, load_stored_sweep
-from orchestrator.wanted import curve_keys, proven, search_ended, search_of, wanted_rows
+from orchestrator.wanted import curve_keys, placed, search_ended, search_of, wanted_rows
 
 if TYPE_CHECKING:
     import altair as alt
@@ -159,7 +159,11 @@ class Run:
         ended = None if at_steps is not None else search_ended(self.search, self.sweep, axis.name)
         with self.store.naming_damage():
             found = thresholds(
-                self.wanted_trials(), self.sweep.axes, axis.name, at_steps=at_steps, proven=proven(ended)
+                self.wanted_trials(),
+                self.sweep.axes,
+                axis.name,
+                at_steps=at_steps,
+                placed=placed(self.search, self.sweep, axis.name),
             ).collect()
         if ended is None:
             return found
@@ -197,7 +201,6 @@ class Run:
         from orchestrator.scaling import scaling
 
         axis = self._threshold_axis(along, at_steps)
-        ended = None if at_steps is not None else search_ended(self.search, self.sweep, axis.name)
         for name in (against, *(by or ())):
             self.axis(name)
         try:
@@ -210,7 +213,7 @@ class Run:
                     by=by,
                     counted=counted,
                     at_steps=at_steps,
-                    proven=proven(ended),
+                    placed=placed(self.search, self.sweep, axis.name),
                 )
         except ValueError as error:
             raise QueryError(str(error)) from error

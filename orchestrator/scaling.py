@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from orchestrator.axis import Array, AxisInfo
 from orchestrator.curve_likelihood import threshold_loglik
+from orchestrator.fits import Placed
 from orchestrator.laws import CLEAR, STEP, Law, Points, fit
 from orchestrator.psychometric import MARGIN, Outcomes, unit
 from orchestrator.thresholds import Curve, read_curves, thresholds
@@ -50,7 +51,7 @@ def scaling(
     by: Sequence[str] | None = None,
     counted: Counted = "axis",
     at_steps: int | None = None,
-    proven: Collection[tuple[object, ...]] | None = None,
+    placed: Placed | None = None,
 ) -> pl.LazyFrame:
     """Three rows, one per law, for every group of curves; groups are sorted by the axes `by` (unless given, all
     others that vary).
@@ -72,14 +73,14 @@ def scaling(
     - The parameters are null where fewer than two points fix none. A column whose name an axis has already
       gets an underscore.
 
-    `proven`: as for `thresholds`. Raises ValueError for an axis that is unknown, not numeric or, `against`, not
+    `placed`: as for `thresholds`. Raises ValueError for an axis that is unknown, not numeric or, `against`, not
     above zero, and for sizes that trials do not have.
     """
     axis = _numeric(axes, along)
     _numeric([other for other in axes if other.name != along], against)
     heads, curves = read_curves(trials, axes, along, at_steps=at_steps)
     _check(axis, heads[against], counted, trials)
-    rows = thresholds(trials, axes, along, at_steps=at_steps, proven=proven).collect()[
+    rows = thresholds(trials, axes, along, at_steps=at_steps, placed=placed).collect()[
         :, len(heads.columns) :
     ]
     rows = rows.rename(lambda name: name.removesuffix("_"))

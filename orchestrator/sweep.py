@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "Sweep", "json_schema", "load_stored_sweep", "load_sweep"]
 
+SIGNS: Mapping[str | None, Literal[1, -1]] = {"increasing": 1, "decreasing": -1}
 MAX_TRIALS = 60
 """Of one curve, where `search.max_trials` is not set."""
 
@@ -105,7 +106,11 @@ class Sweep:
     @cached_property
     def axes(self) -> tuple[AxisInfo, ...]:
         """In the order of the file, `seed` last."""
-        return tuple(axis.info for axis in self.varied)
+        sign = SIGNS.get(self.search.direction)
+        return tuple(
+            dataclasses.replace(axis.info, direction=sign if axis.name == self.search.along else None)
+            for axis in self.varied
+        )
 
     @cached_property
     def axis_dtypes(self) -> dict[str, pl.DataType]:

@@ -7,7 +7,7 @@ likelihood, `monotone` the test for curves that turn around.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 
 from orchestrator.axis import Array, AxisInfo
-from orchestrator.fits import Method, by_posterior, by_profile
+from orchestrator.fits import Method, Placed, by_profile
 from orchestrator.monotone import Counts, crossings, turning
 from orchestrator.psychometric import STEP, unit
 
@@ -39,7 +39,7 @@ def thresholds(
     along: str,
     *,
     at_steps: int | None = None,
-    proven: Collection[tuple[object, ...]] | None = None,
+    placed: Placed | None = None,
 ) -> pl.LazyFrame:
     """One row per curve (every axis but `along` and `seed`), sorted by its axes.
 
@@ -68,21 +68,25 @@ def thresholds(
 
     More data is taken to help. Along other axes solving may also become rarer: a curve follows its own trend
     if that is clear, else that of all curves, else what is known of the axis (DIRECTIONS). `with_outcomes`
-    says which trials count as solved. `proven`: a search has placed the trials, and these curves (their places on
-    the other axes) it has shown to turn around; intervals are those of the posterior then (`fits` says why).
+    says which trials count as solved. `placed`: by a search, whose word it is which curves turn around; intervals
+    are those of the posterior then (`fits` says why).
     Raises ValueError if `along` is no numeric axis.
     """
     axis = _numeric(axes, along)
     heads, curves = read_curves(trials, axes, along, at_steps=at_steps)
     keys = heads.columns
-    if proven is None:
-        turned, method = _turned_curves(curves), by_profile
+    methods: list[Method] = [by_profile] * len(curves)
+    if placed is None:
+        turned = _turned_curves(curves)
     else:
         places = heads.rows() if keys else [()] * len(curves)  # a table without columns has no rows
-        turned, method = [place in proven for place in places], by_posterior
-    rows = [_row(curve, axis, turns, method) for curve, turns in zip(curves, turned, strict=True)]
+        turned = [place in placed.proven for place in places]
+        methods = [placed.method(curve.sign) for curve in curves]
+    rows = [
+        _row(curve, axis, turns, method) for curve, turns, method in zip(curves, turned, methods, strict=True)
+    ]
     results = pl.DataFrame(rows, schema=_schema(trials.collect_schema().names()))
-    results = results.drop(PROFILE) if proven is None else results
+    results = results.drop(PROFILE) if placed is None else results
     named = results.rename({name: f"{name}_" for name in results.columns if name in keys})
     return pl.concat([heads, named], how="horizontal").lazy()
 
@@ -207,9 +211,10 @@ def _numbers(column: pl.Series) -> Array:
 
 
 def _oriented(curves: list[Curve], axis: AxisInfo) -> list[Curve]:
-    """Curves turned so that solving becomes more likely; more data is always the better side."""
-    if axis.name == "data_size":
-        return curves
+    """Curves turned so that solving becomes more likely. More data is taken to help unless the sweep says else."""
+    declared = axis.direction or (1 if axis.name == "data_size" else None)
+    if declared is not None:
+        return curves if declared > 0 else [_mirrored(curve) for curve in curves]
     trends = [_trend(curve) for curve in curves]
     scores, errors = zip(*trends, strict=True) if trends else ((), ())
     common = (math.fsum(scores), math.hypot(*errors))
@@ -228,8 +233,12 @@ def _turned(curve: Curve, own: Trend, common: Trend, axis: AxisInfo) -> Curve:
     clear = [score for score, error in (own, common) if abs(score) > CLEAR_TREND * error]
     better = next(iter([*clear, *([] if known is None else [known])]), None)
     sign = better or own[0] or common[0]
-    turned = replace(curve, position=-curve.position, sign=-1) if sign < 0 else curve
+    turned = _mirrored(curve) if sign < 0 else curve
     return replace(turned, is_directed=better is not None)
+
+
+def _mirrored(curve: Curve) -> Curve:
+    return replace(curve, position=-curve.position, sign=-1)
 
 
 def _trend(curve: Curve) -> Trend:

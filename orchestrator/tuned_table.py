@@ -110,6 +110,8 @@ def _note(tuning: Tuning, study: Study) -> str | None:
     ]
     if study.best.ending is not None and study.best.ending.outcome is not True:
         notes.insert(0, "nothing solved")
+    elif study.n_best > 1:
+        notes.insert(0, f"{study.n_best} did equally well, the middle one is taken: tune elsewhere (`at`)")
     return "; ".join(notes) or None
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 
 from orchestrator.axes_spec import SEED
+from orchestrator.fits import Placed
 from orchestrator.search.adaptive import ThresholdSearch
 from orchestrator.search.base import Search
 from orchestrator.search.grid import Grid
@@ -96,6 +97,9 @@ def search_ended(search: Search, sweep: Sweep, along: str) -> dict[Place, str | 
     return dict(zip(places, thresholds.reasons(), strict=True))
 
 
-def proven(ended: Mapping[Place, str | None] | None) -> set[Place] | None:
-    """Curves that a search has shown to turn around."""
-    return None if ended is None else {place for place, why in ended.items() if why == "non-monotone"}
+def placed(search: Search, sweep: Sweep, along: str) -> Placed | None:
+    """What a threshold search along this axis knows of its trials; None if there is none."""
+    ended, thresholds = search_ended(search, sweep, along), threshold_search(search)
+    if ended is None or thresholds is None:
+        return None
+    return Placed({place for place, why in ended.items() if why == "non-monotone"}, thresholds.grid)

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from orchestrator.axis import AxisInfo
+from orchestrator.fits import Placed
 from orchestrator.fitted import FEWEST, Fitted, fitted_curves
 from orchestrator.thresholds import thresholds
 
@@ -45,8 +46,8 @@ def fits(
 ) -> list[Fitted]:
     frame = pl.LazyFrame(rows, schema=SCHEMA | {axis.name: pl.Int64 for axis in axes})
     every = [*axes, SIZE, AxisInfo("seed", "linear", (0, 1))]
-    proven = set() if is_searched else None
-    found = thresholds(frame, every, along, proven=proven).collect()
+    placed = Placed() if is_searched else None
+    found = thresholds(frame, every, along, placed=placed).collect()
     return fitted_curves(frame, every, along, found, is_searched=is_searched)
 
 

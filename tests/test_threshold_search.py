@@ -253,3 +253,22 @@ def test_the_made_up_sweep_says_what_it_costs(tmp_path: Path) -> None:
 def test_a_closer_look_is_expected_to_cost_more() -> None:
     """With `check: 5` on 12 octaves 30 of at most 100 trials look at the whole axis."""
     assert [53, 66] == [typical_trials(Rules(check=check, max_trials=100), 12.0) for check in (1, 5)]
+
+
+@pytest.mark.parametrize("direction", ["increasing", "decreasing"])
+def test_what_the_search_finds_is_what_is_reported(lab: Lab, direction: str) -> None:
+    """Thresholds and intervals of `search.json` are those of `thresholds`, in either direction along data_size
+    too; a curve that ended as precise is."""
+    falling = {"threshold": 0.001, "growth": {"data_size": 0.05, "k": 1}, "width": 0.1}
+    rising = {"threshold": 100, "growth": {"k": 1}, "width": 0.1}
+    rules = {"kind": "threshold", "direction": direction, "precision": 0.4}
+    run = lab.launch(surface=falling if direction == "decreasing" else rising, search=rules)
+    summary = json.loads((lab.run_dir / "search.json").read_text())
+    found = run.thresholds()
+    for told, row in zip(summary, found.iter_rows(named=True), strict=True):
+        for name in ("threshold", "low", "high"):
+            assert row[name] == (None if told[name] is None else pytest.approx(told[name], rel=0.02))
+        assert told["ended"] == row["search_ended"]
+        if row["search_ended"] == "precise":
+            assert math.log2(row["high"] / row["low"]) <= 0.41
+    assert "precise" in found["search_ended"].to_list()

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from orchestrator.axis import AxisInfo
-from orchestrator.fits import profile_interval
+from orchestrator.fits import Placed, profile_interval
 from orchestrator.monotone import SHORT, STRETCH, Counts, crossings, isotonic, statistic, turning
 from orchestrator.posterior import Outcome, Posterior, tables
 from orchestrator.psychometric import WIDTHS, Outcomes, cutoff, profile, student
@@ -537,12 +537,12 @@ def test_dips_of_one_half_over_two_octaves_are_found() -> None:
 def test_a_searched_interval_is_checked_by_the_profile() -> None:
     """After a search a row has the profile likelihood's interval beside the posterior's; a grid's has not."""
     rows = [trial(x, seed, "solved" if x >= 500 else "unsolved") for seed, x in enumerate(HALF_OCTAVES * 3)]
-    row = only(rows, proven=set())
+    row = only(rows, placed=Placed())
     assert row["low_profile"] < row["threshold"] < row["high_profile"]
     assert row["low_profile"] == pytest.approx(row["low"], rel=0.2)
     assert row["high_profile"] == pytest.approx(row["high"], rel=0.2)
     assert "low_profile" not in only(rows)
-    assert "non-monotone" == only(rows, proven={()})["reason"]
+    assert "non-monotone" == only(rows, placed=Placed({()}))["reason"]
 
 
 def test_the_check_of_a_falling_curve_is_its_mirror_image() -> None:
@@ -555,7 +555,7 @@ def test_the_check_of_a_falling_curve_is_its_mirror_image() -> None:
         ]
         for goes_up in (True, False)
     )
-    up, down = (found(rows, axis, along="k", proven=set()).row(0, named=True) for rows in (rises, falls))
+    up, down = (found(rows, axis, along="k", placed=Placed()).row(0, named=True) for rows in (rises, falls))
     assert down["low_profile"] < down["threshold"] < down["high_profile"]
     assert up["low_profile"] == pytest.approx(128 / down["high_profile"])
 

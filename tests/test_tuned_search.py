@@ -167,7 +167,7 @@ def test_what_a_launch_would_do(lab: Lab) -> None:
     text = describe(sweep, lab.run_dir, reconcile(sweep, lab.run_dir, Inline())).splitlines()
     assert "wanted   about 56 trials (0 of 2 curves are tuned)" == text[4]
     assert "         among them 10 of each curve that tune optim.lr, rule, at data_size = 8192" == text[5]
-    assert "to run   about 56 trials in 14 packs of at most 4" == text[-1]
+    assert "to run   about 56 trials in at least 14 packs of at most 4" == text[-1]
     assert not lab.run_dir.exists()
 
 

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any
 
 trainer_version = "1"
+FIELDS = ("threshold", "growth", "width", "lapse", "seed_effect")
 
 
 def train(config: dict[str, Any], report: Callable[..., None]) -> None:
@@ -33,6 +34,9 @@ def train(config: dict[str, Any], report: Callable[..., None]) -> None:
 def solving(config: dict[str, Any]) -> float:
     """The probability that this trial solves, its seed's luck included."""
     surface = config["surface"]
+    unknown = [name for name in surface if name not in FIELDS]
+    if unknown:
+        raise ValueError(f"surface has no {unknown[0]!r}: {', '.join(FIELDS)}")
     growth = math.fsum(rate * float(config[axis]) for axis, rate in surface.get("growth", {}).items())
     luck = surface.get("seed_effect", 0.0) * random.Random(f"luck {config['seed']}").gauss(0, 1)  # noqa: S311
     away = math.log2(config["data_size"]) - math.log2(surface["threshold"]) - growth - luck

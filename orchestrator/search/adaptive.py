@@ -17,7 +17,6 @@ from orchestrator.search.base import Progress, ShapeOf
 from orchestrator.search.space import Place, Space
 from orchestrator.search.threshold import CurveSpace, Policy, Rules, Tried, Verdict
 from orchestrator.sweep_file import Search as Settings
-from orchestrator.thresholds import DIRECTIONS
 from orchestrator.trial import Ending, Trial
 
 BEFORE = 8
@@ -171,6 +170,11 @@ class ThresholdSearch:
             for i, verdict in enumerate(self.verdicts())
         ]
 
+    @property
+    def grid(self) -> tuple[float, float, float]:
+        """On which thresholds are found: the first and the last position, and the step."""
+        return self._policy.grid
+
     def summary(self) -> list[dict[str, Any]]:
         """One mapping per curve: its axes, its threshold and interval in units of the axis (null outside), how many
         trials it took, and why nothing more is asked of it."""
@@ -178,6 +182,8 @@ class ThresholdSearch:
         rows = []
         for curve, verdict, reason in zip(self.space.curves, self.verdicts(), self.reasons(), strict=True):
             ends = {"threshold": verdict.threshold, "low": verdict.low, "high": verdict.high}
+            if reason == "non-monotone":  # it has two crossings and no threshold
+                ends = dict.fromkeys(ends)
             found = {
                 name: None if x is None else self.space.axis.from_scale(x * scale) for name, x in ends.items()
             }
@@ -258,7 +264,7 @@ def rules(space: Space, settings: Settings) -> Rules:
 def curve_spaces(space: Space, settings: Settings) -> list[CurveSpace]:
     """What the policy must know of each curve."""
     signs: Mapping[str | None, Literal[1, -1]] = {"increasing": 1, "decreasing": -1}
-    direction = signs.get(settings.direction) or DIRECTIONS.get(space.axis.name)
+    direction = signs.get(settings.direction) or space.known_direction
     costs = [
         np.array([space.cost(i, value) for value in curve.values]) for i, curve in enumerate(space.curves)
     ]

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from orchestrator.axes_spec import SEED, Axis
+from orchestrator.axes_spec import DATA_SIZE, SEED, Axis
 from orchestrator.axis import Array, AxisInfo
 from orchestrator.plan import CellPlanner
 from orchestrator.psychometric import unit
 from orchestrator.search.curve_key import CurveKey
 from orchestrator.sections import Cell, reach
+from orchestrator.thresholds import DIRECTIONS
 from orchestrator.trial import Trial
 
 if TYPE_CHECKING:
@@ -54,6 +55,10 @@ class Space:
         self._axis = next(axis for axis in sweep.varied if axis.name == sweep.search.along)
         self.axis: AxisInfo = self._axis.info
         self._values = candidates(self._axis)
+        # A user's own `width` or `k` may mean anything.
+        known = DIRECTIONS.get(self.axis.name)
+        self.known_direction = None if sweep.is_function and self.axis.name != DATA_SIZE else known
+        """Whether solving becomes more likely along the axis, as far as its name says."""
         self._control = math.inf if sweep.search.control else None
         values = (*self._values, *([] if self._control is None else [self._control]))
         varied = [replace(a, values=values) if a is self._axis else a for a in sweep.varied]

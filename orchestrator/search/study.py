@@ -74,11 +74,27 @@ class Study:
 
     @cached_property
     def best(self) -> Sample | None:
-        """The best trial, the first of equal ones; None until all have ended."""
+        """The best trial, the middle one of equal ones; None until all have ended."""
         ended = self._ended(self._tuning.trials)
         if len({sample.number for sample, _ in ended}) < self._tuning.trials:
             return None
-        return min(ended, key=lambda pair: pair[1])[0]
+        best = min(place for _, place in ended)
+        return self._middle([sample for sample, place in ended if place == best])
+
+    def _middle(self, equal: list[Sample]) -> Sample:
+        """Of equally good trials the one nearest to their mean: it is the least likely to be the last good one."""
+        units = [[field.unit(s.values[field.name]) for field in self._tuning.fields] for s in equal]
+        mean = [math.fsum(column) / len(equal) for column in zip(*units, strict=True)]
+        away = [math.dist(unit, mean) for unit in units]
+        return equal[away.index(min(away))]
+
+    @property
+    def n_best(self) -> int:
+        """Trials that ended as well as the best."""
+        if self.best is None or self.best.ending is None:
+            return 0
+        best = standing(self.best.ending, is_less_better=self._is_less_better)
+        return sum(place == best for _, place in self._ended(self._tuning.trials))
 
     def due(self) -> list[tuple[int, Values]]:
         """Numbers and settings of the trials to be asked for now: those of the first round that has not ended."""

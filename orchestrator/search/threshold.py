@@ -33,7 +33,9 @@ class Policy:
         self.rules = rules
         low = min(float(curve.candidates[0]) for curve in curves)
         high = max(float(curve.candidates[-1]) for curve in curves)
-        grid = tables(low, high, max(min(STEP, rules.precision / 6), FINEST))
+        self.grid = low, high, max(min(STEP, rules.precision / 6), FINEST)
+        """Of thresholds: first and last position, and step."""
+        grid = tables(*self.grid)
         self._t = grid.t
         self._curves = [CurveState(curve, grid) for curve in curves]
         self._known_steps: dict[bytes, Array] = {}
