@@ -5,7 +5,8 @@
 All train the quickstart's model, batch and number of steps, evaluate as often on as many examples, on two
 workers of one core each. Ray Tune's trials are plain PyTorch on random tokens that cost nothing to make: once as
 its defaults are, once tuned (actors reused, no loggers, no checkpoint at end). Every contestant runs in a process
-of its own; the time is all of it, Ray's start included. Rounds alternate; medians are printed.
+of its own, which ends with this program, Ray and all; the time is all of it, Ray's start included. Rounds
+alternate; medians are printed.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).resolve().parent
+MODEL: dict[str, Any] = {"width": 32, "depth": 2, "heads": 4}
+N, K, BATCH, LR = 4, 2, 64, 3e-3
+LENGTH, VOCAB_SIZE = K * N + 3, N + 2 * K
 EVAL_EVERY, EVAL_SIZE, POOL = 50, 512, 1024
 TITLES = {
     "launch": "orchestrator launch",
@@ -44,9 +50,9 @@ def run_launch(n_trials: int, steps: int) -> None:
         sweep_file.write_text(
             textwrap.dedent(f"""\
                 name: short
-                task: {{name: composition, n: 4, k: 2, data_size: {POOL}, eval_size: {EVAL_SIZE}}}
-                model: {{width: 32, depth: 2, heads: 4}}
-                train: {{steps: {steps}, batch_size: 64, lr: 3e-3, eval_every: {EVAL_EVERY}}}
+                task: {{name: composition, n: {N}, k: {K}, data_size: {POOL}, eval_size: {EVAL_SIZE}}}
+                model: {json.dumps(MODEL)}
+                train: {{steps: {steps}, batch_size: {BATCH}, lr: {LR}, eval_every: {EVAL_EVERY}}}
                 axes: {{seed: {n_trials}}}
                 stop: never
                 """)
@@ -66,23 +72,25 @@ def run_tune(n_trials: int, steps: int, *, is_tuned: bool) -> None:
     class Trial(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
             import torch
-            from step import BATCH, TASK, PlainRunner
+            from plain import Plain, Runner
+
+            from trainers.transformer.config import Model
 
             torch.set_num_threads(1)
             torch.manual_seed(config["seed"])
-            self.batch, self.runner = BATCH, PlainRunner(is_lean=False)
-            self.tokens = torch.randint(TASK.vocab_size, (POOL + EVAL_SIZE, TASK.sequence_length))
-            self.targets = torch.randint(TASK.n, (POOL + EVAL_SIZE, 1))
+            self.runner = Runner(Plain(Model(**MODEL), VOCAB_SIZE, LENGTH, n_answers=1), lr=LR)
+            self.tokens = torch.randint(VOCAB_SIZE, (POOL + EVAL_SIZE, LENGTH))
+            self.targets = torch.randint(N, (POOL + EVAL_SIZE, 1))
 
         def step(self) -> dict[str, Any]:
             import torch
 
             for _ in range(EVAL_EVERY):
-                at = torch.randint(POOL, (self.batch,))
-                self.runner.step(self.tokens[at].unsqueeze(0), self.targets[at].unsqueeze(0))
+                at = torch.randint(POOL, (BATCH,))
+                self.runner.step(self.tokens[at], self.targets[at])
             with torch.no_grad():
-                logits = self.runner.model(self.tokens[POOL:])[:, -1]
-            accuracy = (logits.argmax(-1) == self.targets[POOL:, 0]).float().mean().item()
+                logits = self.runner.model(self.tokens[POOL:])
+            accuracy = (logits.argmax(-1) == self.targets[POOL:]).float().mean().item()
             return {"accuracy": accuracy, "done": (self.iteration + 1) * EVAL_EVERY >= steps}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -115,11 +123,28 @@ def in_new_process(contestant: str, n_trials: int, steps: int) -> float:
     """Seconds from the process' first line to its last."""
     command = [sys.executable, __file__, "--contestant", contestant]
     command += ["--trials", str(n_trials), "--steps", str(steps)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    theirs, ours = os.pipe()  # nobody writes: it closes when this process ends, however it does
+    try:
+        done = subprocess.run(
+            command, stdin=theirs, capture_output=True, text=True, check=False, start_new_session=True
+        )
+    finally:
+        os.close(theirs)
+        os.close(ours)
     if done.returncode:
         sys.exit(f"{contestant} failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
     result: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
     return result["total_s"]
+
+
+def end_with_parent() -> None:
+    """End the process group when standard input closes; Ray's processes end with the one that started them."""
+
+    def watch() -> None:
+        os.read(sys.stdin.fileno(), 1)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def main() -> None:
@@ -134,7 +159,7 @@ def main() -> None:
     n_trials, steps = arguments.trials, arguments.steps
     if arguments.contestant:
         began = time.perf_counter()
-        sys.path.insert(0, str(HERE))
+        end_with_parent()
         os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE), os.environ.get("PYTHONPATH", "")])
         if arguments.contestant == "launch":
             run_launch(n_trials, steps)
