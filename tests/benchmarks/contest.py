@@ -126,7 +126,7 @@ class Contest:
             try:
                 self.moved[contestant.name] = counted(contestant, self.shape, self.setting)
             except Exception as error:
-                print(f"{contestant.name:>26}        traffic: {reason(error)}", flush=True)
+                print(f"{contestant.name:>23}        traffic: {reason(error)}", flush=True)
         return self.moved[contestant.name]
 
     def series(self, contestant: Contestant, slots: Sequence[int]) -> list[Row]:
@@ -155,7 +155,7 @@ class Contest:
         return Row(name, n * slots, found.per_s * slots, start_s, moved, reserved=reserved)
 
     def launched(self) -> Row:
-        name = f"(e) as launched, {LAUNCHED.sequence_length} tokens"
+        name = f"(e) launched, {LAUNCHED.sequence_length} tokens"
         return self.add(name, 0, partial(self._launched, name))
 
     def _launched(self, name: str) -> Row:

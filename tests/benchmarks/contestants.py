@@ -101,35 +101,43 @@ def plain_step(
     return partial(runner.step, tokens[0], targets[0])
 
 
-def vmap_step(shape: Shape, setting: Setting, slots: int) -> Step:
-    """As in torch's tutorial on model ensembling: S lean models, a gradient and clipping for each, one optimizer.
+class Ensemble:
+    """S lean models under vmap, as in torch's tutorial on model ensembling: a gradient and clipping for each, one
+    optimizer.
+
     Attention is two products and a softmax: torch would go through the models one by one for its fused one. bf16 is
-    from the weights on, as in the engine: autocast and vmap fail together."""
-    dtype = torch.bfloat16 if setting.dtype == "bf16" else torch.float32
-    skeleton = model(shape, setting, is_lean=True)
-    params = {
-        name: param.detach().expand(slots, *param.shape).clone()
-        for name, param in skeleton.named_parameters()
-    }
-    optimizer = torch.optim.AdamW(params.values(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True)
-    tokens, targets = examples(shape, slots, setting.device)
+    from the weights on, as in the engine: autocast and vmap fail together.
+    """
 
-    def loss_of(one: Mapping[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
-        weights = {name: weight.to(dtype) for name, weight in one.items()}
+    def __init__(self, shape: Shape, setting: Setting, slots: int) -> None:
+        self.skeleton = model(shape, setting, is_lean=True)
+        self.params = {
+            name: param.detach().expand(slots, *param.shape).clone()
+            for name, param in self.skeleton.named_parameters()
+        }
+        self.dtype = torch.bfloat16 if setting.dtype == "bf16" else torch.float32
+        self.optimizer = torch.optim.AdamW(
+            self.params.values(), lr=LR, betas=BETAS, weight_decay=WEIGHT_DECAY, fused=True
+        )
+        self.tokens, self.targets = examples(shape, slots, setting.device)
+        self.gradient = torch.func.vmap(torch.func.grad(self._loss))
+
+    def _loss(self, params: Mapping[str, Tensor], tokens: Tensor, targets: Tensor) -> Tensor:
+        weights = {name: param.to(self.dtype) for name, param in params.items()}
         with sdpa_kernel(SDPBackend.MATH):
-            return mean_loss(partial(torch.func.functional_call, skeleton, weights), x, y)
+            return mean_loss(partial(torch.func.functional_call, self.skeleton, weights), tokens, targets)
 
-    gradient = torch.func.vmap(torch.func.grad(loss_of))
-
-    def step() -> None:
-        grads = gradient(params, tokens, targets)
+    def step(self) -> None:
+        grads = self.gradient(self.params, self.tokens, self.targets)
         squares = torch.stack([grad.flatten(1).square().sum(1) for grad in grads.values()])
         scale = (CLIP / (squares.sum(0).sqrt() + 1e-6)).clamp(max=1)
-        for name, param in params.items():
+        for name, param in self.params.items():
             param.grad = grads[name].mul_(scale.view(-1, *[1] * (param.dim() - 1)))
-        optimizer.step()
+        self.optimizer.step()
 
-    return step
+
+def vmap_step(shape: Shape, setting: Setting, slots: int) -> Step:
+    return Ensemble(shape, setting, slots).step
 
 
 def packed_step(

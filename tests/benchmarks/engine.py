@@ -9,14 +9,15 @@ same slots shared out among several packs, each a process of its own (`--packs`;
 (d+) the engine through torch.compile; (e) the engine as `launch` runs it, examples drawn and evaluations included,
 at the slots that it finds. What comes before the second step (a process, a graph, compiling) is `start s`.
 
-Shares of what the device does in this run (a large matrix product in this dtype, a large copy), which bound it:
+Shares of what the device does in this run (a large matrix product in this dtype, a large copy); the largest of them
+bounds the row, by flops or by bytes:
 
     flops    arithmetic that is needed at least; `sheet` is its share of what the data sheet says
     moved    bytes that the operations read and write. Counted one operation at a time, so above 100 % where caches
              hold what lies between two; not known where a compiler fuses them
     least    bytes that perfectly fused operations would read and write
 
-MB of the device's memory are per trial: allocated, and reserved with it (of processes: all that is in use).
+MB of the device's memory are per trial: used at once, and reserved with it (of processes: all that is taken).
 A row that fails says why. A shape may take `--minutes`; what has not begun by then is left out, and what a shape
 leaves the next ones may take. Needs torch 2.11 and nothing else.
 """
@@ -154,7 +155,7 @@ def shape_of(number: int, options: argparse.Namespace) -> Shape:
 def report(row: Row) -> None:
     """While it goes on."""
     rate = row.error if row.steps_per_s is None else f"{row.steps_per_s:.1f} trial-steps/s"
-    print(f"{row.name:>26} {row.slots or '':>5}  {rate}", flush=True)
+    print(f"{row.name:>23} {row.slots or '':>5}  {rate}", flush=True)
 
 
 def write(path: Path, found: Mapping[int, Sequence[Row]]) -> None:

@@ -26,8 +26,8 @@ class Row:
 
 
 WIDTHS = {
-    "": 26, "S": 5, "steps/s": 9, "/ plain": 8, "/ lean": 8, "/ (b)": 8, "flops": 6, "sheet": 6, "moved": 6,
-    "least": 6, "bound by": 10, "start s": 7, "MB alloc.": 9, "reserved": 8,
+    "": 23, "S": 4, "steps/s": 8, "/ plain": 7, "/ lean": 7, "/ (b)": 7, "flops": 5, "sheet": 5, "moved": 5,
+    "least": 5, "bound": 5, "start s": 7, "MB used": 7, "reserved": 8,
 }  # fmt: skip
 
 
@@ -72,7 +72,7 @@ class Table:
         sheet = None if self.sheet is None else rate * shape.flops / self.sheet.flops
         moved = None if row.moved is None else rate * row.moved / self.peak.bandwidth
         least = rate * shape.least_bytes(self.dtype) / self.peak.bandwidth
-        bound = "arithmetic" if flops > max(moved or 0.0, least) else "bandwidth"
+        bound = "flops" if flops > max(moved or 0.0, least) else "bytes"
         return [*(_shown(share, ".0%") for share in (flops, sheet, moved, least)), bound]
 
 
