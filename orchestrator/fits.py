@@ -43,6 +43,9 @@ class Fit:
     """Probability of solving at positions `[X]`, for a seed that was not tried."""
     profile: tuple[float, float] | None = None
     """Of a posterior: ends of the profile likelihood's interval, as its check."""
+    seed_effect: float | None = None
+    """Standard deviation, over seeds, of where they begin to solve; None where every trial has a seed of its own,
+    and the width holds it."""
 
 
 Method = Callable[[Array, Array, Array], Fit]
@@ -55,7 +58,13 @@ def by_profile(position: Array, solved: Array, seed: Array) -> Fit:
     low, high = fit.interval()
     is_never_half = _is_never_half(fit, float(position.max()))
     curve = fit.without if is_never_half else fit.curve._replace(middle=fit.best + fit.curve.middle)
-    return Fit(fit.best, low, high, is_never_half, fit.width, fit.lapse, curve.solving)
+    return Fit(
+        fit.best, low, high, is_never_half, fit.width, fit.lapse, curve.solving, None, _seed_effect(fit, seed)
+    )
+
+
+def _seed_effect(fit: Profile, seed: Array) -> float | None:
+    return fit.tau if len(np.unique(seed)) < len(seed) else None
 
 
 def _is_never_half(fit: Profile, last: float) -> bool:
@@ -98,7 +107,7 @@ def by_posterior(position: Array, solved: Array, seed: Array, grid: Grid | None 
     best, never = belief.quantile(0.5), sum(belief.never)
     is_never_half = never > 0.5 and never > 1 - never - belief.below(float(position.max()))
     at, check = math.inf if is_never_half else best, profile_interval(posterior)
-    return Fit(at, low, high, is_never_half, belief.width, belief.lapse, posterior.solving, check)
+    return Fit(at, low, high, is_never_half, belief.width, belief.lapse, posterior.solving, check, belief.tau)
 
 
 def profile_interval(posterior: Posterior) -> tuple[float, float]:

@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchestrator.axis import Array
+
+Integers = NDArray[np.int64]
 
 LEVEL = 0.03
 """Nominal. Isotonic fits follow the dips of their own sample, so that a bootstrap from them thinks dips
@@ -148,3 +151,20 @@ def _rise(position: Array, rate: Array) -> float | None:
         return None
     share = (0.5 - rate[i - 1]) / (rate[i] - rate[i - 1])
     return float(position[i - 1] + share * (position[i] - position[i - 1]))
+
+
+def violation(counts: Counts) -> tuple[int, int, int]:
+    """Start, split and end of the stretch in which a fall explains most: one that the isotonic fit pools."""
+    rate = isotonic(counts.solved, counts.tried)
+    starts = np.flatnonzero(np.diff(rate, prepend=-1.0))
+    first = np.repeat(starts, np.diff(starts, append=len(rate)))  # [X], of the stretch of each position
+    last = np.repeat(np.append(starts[1:], len(rate)), np.diff(starts, append=len(rate)))
+    solved, tried = (np.concatenate([[0.0], np.cumsum(n)]) for n in (counts.solved, counts.tried))
+    split = np.arange(len(rate))
+
+    def loglik(a: Integers, b: Integers) -> Array:
+        return _best_loglik(solved[b] - solved[a], np.maximum(tried[b] - tried[a], 1e-9))
+
+    gain = loglik(first, split) + loglik(split, last) - loglik(first, last)
+    at = int(np.where(split > first, gain, -np.inf).argmax())
+    return int(first[at]), at, int(last[at])

@@ -68,8 +68,9 @@ class Profile:
     loglik_without: float
     """Best log-likelihood of a curve that never reaches 0.5 (lapse >= 0.5)."""
     width: float
-    """w of the best curve that has a threshold; `lapse` likewise."""
+    """w of the best curve that has a threshold; `lapse` and `tau` likewise."""
     lapse: float
+    tau: float
     curve: Logistic
     """That curve, were its threshold at 0."""
     without: Logistic
@@ -188,11 +189,12 @@ def _profiled(total: Array, grid: Array, n_seeds: int) -> Profile:
     best = int(at_t.max(1).argmax())
     at_tau, at_width, at_lapse = np.unravel_index(best, offset.shape)
     width, lapse = float(WIDTHS[at_width]), float(LAPSES[reaches][at_lapse])
+    tau = float(TAUS[at_tau])
     curve = Logistic(-float(offset[at_tau, at_width, at_lapse]), float(spread[at_tau, at_width]), lapse)
     rest = total[:, :, ~reaches]
     at_tau, at_width, at_lapse, at_m = np.unravel_index(int(rest.argmax()), rest.shape)
     without = Logistic(float(grid[at_m]), float(spread[at_tau, at_width]), float(LAPSES[~reaches][at_lapse]))
-    return Profile(grid, at_t.max(0), float(rest.max()), width, lapse, curve, without, n_seeds)
+    return Profile(grid, at_t.max(0), float(rest.max()), width, lapse, tau, curve, without, n_seeds)
 
 
 def shifted(rows: Array, by: Array) -> Array:

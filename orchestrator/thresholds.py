@@ -16,7 +16,7 @@ import polars as pl
 
 from orchestrator.axis import Array, AxisInfo
 from orchestrator.fits import Method, Placed, by_profile
-from orchestrator.monotone import Counts, crossings, turning
+from orchestrator.monotone import Counts, crossings, turning, violation
 from orchestrator.psychometric import STEP, unit
 
 Censored = Literal["above", "below"]
@@ -55,13 +55,16 @@ def thresholds(
       solved`, `everything solved` and `no direction` where trials don't tell along which way solving becomes
       more likely, so that the side on which the threshold lies is open.
     - `low_profile`, `high_profile`, after a search only, whose `low` and `high` are a posterior's: the profile
-      likelihood's 95 % interval as a check that rests on no prior. Where the two differ much, the trials are few.
+      likelihood's 95 % interval, a check that does not rest on the prior. Where the two differ much, the trials
+      are few.
     - `width`: logistic scale in octaves (log2), decades (log10) or units; `lapse`: 1 - p far beyond the
-      threshold.
+      threshold; `seed_effect`: standard deviation over seeds of where they solve, in the unit of `width`; null
+      where every trial has a seed of its own, and the width holds it.
     - `tested_low`, `tested_high`: the smallest and largest finite value in the fit.
     - `trials`: in the fit; `solved`: of those; `failed`: left out; `finished`: all with a row, the control
       included; `flagged`: more than 5 % of them failed.
-    - `monotone`; if false, `lower_crossing` and `upper_crossing`: where p rises and falls through 0.5.
+    - `monotone`; if false, `lower_crossing` and `upper_crossing`: where p rises and falls through 0.5,
+      and `turn` says in which trials more solve than in others that should be easier.
     - `steps`: the step budget to which all this applies, null along `train.steps`; `control`: fraction solved
       at inf.
     - A column whose name an axis has already gets an underscore: `width_`.
@@ -266,6 +269,7 @@ class Estimate:
     crossings: tuple[float | None, float | None] = (None, None)
     profile: tuple[float | None, float | None] = (None, None)
     """The check of a posterior's interval."""
+    seed_effect: float | None = None
 
     def mirrored(self) -> Estimate:
         """The same in positions of the opposite sign."""
@@ -320,7 +324,9 @@ def _fitted(curve: Curve, method: Method) -> Estimate:
         return Estimate((None, None, first if fit.high < first else high_inside), "below")
     threshold = min(max(fit.best, first), last)
     at = (threshold, low_inside, high_inside)
-    return Estimate(at, width=fit.width, lapse=fit.lapse, profile=(check[0], check[1]))
+    return Estimate(
+        at, width=fit.width, lapse=fit.lapse, profile=(check[0], check[1]), seed_effect=fit.seed_effect
+    )
 
 
 def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str, object]:
@@ -344,6 +350,7 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str,
         "reason": found.reason,
         "width": None if found.width is None else found.width * scale,
         "lapse": found.lapse,
+        "seed_effect": None if found.seed_effect is None else found.seed_effect * scale,
         "tested_low": curve.tested[0],
         "tested_high": curve.tested[1],
         "trials": len(curve.solved),
@@ -354,9 +361,22 @@ def _row(curve: Curve, axis: AxisInfo, turns: bool, method: Method) -> dict[str,
         "monotone": not turns if len(curve.solved) else None,
         "lower_crossing": value(found.crossings[0]),
         "upper_crossing": value(found.crossings[1]),
+        "turn": _turn(curve, axis) if turns else None,
         "steps": curve.steps,
         "control": curve.control,
     }
+
+
+def _turn(curve: Curve, axis: AxisInfo) -> str:
+    """The trials in which most solve where fewer should."""
+    counts = curve.counts()
+    first, split, last = violation(counts)
+    texts = []
+    for side in (slice(first, split), slice(split, last)):
+        ends = sorted(axis.from_scale(counts.position[side][i] * curve.sign * unit(axis)) for i in (0, -1))
+        solved, tried = counts.solved[side].sum(), counts.tried[side].sum()
+        texts.append(f"{solved:.0f} of {tried:.0f} at {ends[0]:.4g} to {ends[1]:.4g}")
+    return " but ".join(texts)
 
 
 def _sizes(at: Ends, position: Array, sizes: Array, *, is_log: bool) -> Ends:
@@ -386,10 +406,11 @@ def _schema(columns: Sequence[str]) -> dict[str, pl.DataType]:
         "along": text,
         **dict.fromkeys((*BOUNDS, *PROFILE), number),
         **dict.fromkeys(("censored", "reason"), text),
-        **dict.fromkeys((*sizes, "width", "lapse", "tested_low", "tested_high"), number),
+        **dict.fromkeys((*sizes, "width", "lapse", "seed_effect", "tested_low", "tested_high"), number),
         **dict.fromkeys(("trials", "solved", "failed", "finished"), count),
         **dict.fromkeys(("flagged", "monotone"), flag),
         **dict.fromkeys(("lower_crossing", "upper_crossing"), number),
+        "turn": text,
         "steps": count,
         "control": number,
     }

@@ -94,8 +94,14 @@ def test_sharp_curve_gives_a_threshold_between_the_last_unsolved_and_the_first_s
         "failed": 0,
         "finished": 70,
     }
-    expected |= {"flagged": False, "monotone": True, "lower_crossing": None, "upper_crossing": None}
-    assert expected | {"steps": BUDGET, "control": 1.0} == row
+    expected |= {
+        "flagged": False,
+        "monotone": True,
+        "lower_crossing": None,
+        "upper_crossing": None,
+        "turn": None,
+    }
+    assert expected | {"steps": BUDGET, "control": 1.0, "seed_effect": 0.0} == row
 
 
 @pytest.mark.parametrize(
@@ -396,6 +402,18 @@ def test_curve_that_turns_around_has_two_crossings_and_no_threshold() -> None:
     )
     assert 91 < row["lower_crossing"] < 128
     assert 1024 < row["upper_crossing"] < 1448
+    assert "35 of 35 at 128 to 1024 but 0 of 20 at 1448 to 4096" == row["turn"]
+
+
+def test_an_effect_of_the_seed_is_told_from_the_width() -> None:
+    """Where seeds were tried at several sizes: some solve early, some late, each sharply; none where they agree;
+    not known where every trial has a seed of its own."""
+    apart = only(curve(lambda x, seed: x >= 256 * 4 ** (seed - 2)))
+    alike = only(curve(lambda x, _: x >= 300))
+    fresh = [{**row, "seed": i} for i, row in enumerate(curve(lambda x, _: x >= 300))]
+    assert apart["seed_effect"] >= 1 > apart["width"]
+    assert 0 == alike["seed_effect"]
+    assert only(fresh)["seed_effect"] is None
 
 
 def _get_tuple(row: dict[str, Any], *names: str) -> tuple[Any, ...]:

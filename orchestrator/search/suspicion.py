@@ -7,10 +7,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from orchestrator.axis import Array
-from orchestrator.monotone import BIN, SUSPICIOUS, Counts, isotonic, statistic, turning
+from orchestrator.monotone import BIN, SUSPICIOUS, Counts, isotonic, statistic, turning, violation
 
 DOUBTFUL = 0.4
 """Chance at which a curve that rises for good would look as if it did not, up to which it is followed up."""
@@ -56,7 +55,7 @@ def doubt(trials: Iterable[tuple[int, bool]], candidates: Array, sign: int, n_cu
     excess = float(statistic(counts.solved[None], counts.tried, counts.position)[0])
     if excess <= SUSPICIOUS or _chance(counts, excess) > DOUBTFUL:
         return None
-    first, split, last = _violation(counts)
+    first, split, last = violation(counts)
     sides = [(first <= column) & (column < split), (split <= column) & (column < last)]
     easy, hard = (np.unique(given[side, 0]) for side in sides)
     proven = excess > PROVEN + 2 * math.log(n_curves) and turning([counts])[0]
@@ -70,28 +69,3 @@ def _chance(counts: Counts, excess: float) -> float:
     drawn = rng.binomial(counts.tried.astype(np.int64), rate, (REPLICATES, len(rate)))
     larger = statistic(drawn.astype(np.float64), counts.tried, counts.position) >= excess - 1e-9
     return float((1 + larger.sum()) / (1 + REPLICATES))
-
-
-def _violation(counts: Counts) -> tuple[int, int, int]:
-    """Start, split and end of the stretch in which a fall explains most: one that the isotonic fit pools."""
-    rate = isotonic(counts.solved, counts.tried)
-    starts = np.flatnonzero(np.diff(rate, prepend=-1.0))
-    first = np.repeat(starts, np.diff(starts, append=len(rate)))  # [X], of the stretch of each position
-    last = np.repeat(np.append(starts[1:], len(rate)), np.diff(starts, append=len(rate)))
-    solved, tried = (np.concatenate([[0.0], np.cumsum(n)]) for n in (counts.solved, counts.tried))
-    split = np.arange(len(rate))
-
-    def loglik(a: NDArray[np.int64], b: NDArray[np.int64]) -> Array:
-        return _best_loglik(solved[b] - solved[a], tried[b] - tried[a])
-
-    gain = loglik(first, split) + loglik(split, last) - loglik(first, last)
-    at = int(np.where(split > first, gain, -np.inf).argmax())
-    return int(first[at]), at, int(last[at])
-
-
-def _best_loglik(solved: Array, tried: Array) -> Array:
-    """At the rate that fits best."""
-    rate = solved / np.maximum(tried, 1)
-    return np.asarray(
-        sum(n * np.log(np.maximum(p, 1e-300)) for n, p in ((solved, rate), (tried - solved, 1 - rate)))
-    )
