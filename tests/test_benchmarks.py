@@ -228,8 +228,9 @@ width 16, depth 2, 5 tokens, batch 4, 2 answers: 6,832 parameters, 0.00 GFLOP a 
                            S  steps/s / plain  / lean   / (b) flops sheet moved least bound start s MB used reserved
               (a) plain    1     10.0    1.00                   10%    5%    3%    0% flops     0.5
         (b) 2 processes    2  simulated
-             (d) engine    8     40.0    4.00                   40%   20%   80%    1% bytes     1.5     3.2      4.0"""  # noqa: E501
-    assert expected == str(Table(TINY, rows, "float32", peak, sheet))
+             (d) engine    8     40.0    4.00                   40%   20%   80%    1% bytes     1.5     3.2      4.0
+"""
+    assert expected == f"{Table(TINY, rows, 'float32', peak, sheet)}\n"
 
 
 def test_engine_benchmark_goes_on_after_a_failure(

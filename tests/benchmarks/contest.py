@@ -27,22 +27,24 @@ OUT_OF_MEMORY = "out of memory"
 
 
 def timed(step: Step, setting: Setting) -> float:
-    """Seconds of a step: the median of rounds, each of as many steps as take a fifth of the time. Steps that take
-    long are timed fewer times."""
+    """Seconds of a step: the median of rounds, each of as many steps as take a fifth of the time. A step that takes
+    longer than the time is timed once."""
     step()
-    synchronize(setting.device)
+    once = seconds_of(step, 1, setting.device)
+    if once > setting.seconds:
+        return once
+    n = max(1, round(setting.seconds / ROUNDS / once))
+    return statistics.median(seconds_of(step, n, setting.device) for _ in range(ROUNDS))
+
+
+def seconds_of(step: Step, n: int, device: str) -> float:
+    """Of one of n steps."""
+    synchronize(device)
     began = time.perf_counter()
-    step()
-    synchronize(setting.device)
-    n = max(1, round(setting.seconds / ROUNDS / (time.perf_counter() - began)))
-    rounds: list[float] = []
-    while len(rounds) < ROUNDS and sum(rounds) * n < 2 * setting.seconds:
-        began = time.perf_counter()
-        for _ in range(n):
-            step()
-        synchronize(setting.device)
-        rounds.append((time.perf_counter() - began) / n)
-    return statistics.median(rounds)
+    for _ in range(n):
+        step()
+    synchronize(device)
+    return (time.perf_counter() - began) / n
 
 
 def fresh(setting: Setting) -> None:
