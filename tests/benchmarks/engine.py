@@ -8,6 +8,7 @@ plain on the device together; (c) `torch.func.vmap` over S lean models; (d) this
 same slots shared out among several packs, each a process of its own (`--packs`; on a CPU each has `--threads`);
 (d+) the engine through torch.compile; (e) the engine as `launch` runs it, examples drawn and evaluations included,
 at the slots that it finds. What comes before the second step (a process, a graph, compiling) is `start s`.
+Last comes (a) plain again: how far it is from the first is how far the machine drifted in between.
 
 Shares of what the device does in this run (a large matrix product in this dtype, a large copy); the largest of them
 bounds the row, by flops or by bytes:
@@ -76,6 +77,7 @@ def hold(contest: Contest, options: argparse.Namespace, *, is_first: bool) -> No
         contest.one(ENGINE_COMPILED, 1 if best is None else best.slots)
         contest.one(COMPILED)
     contest.series(VMAP, options.slots)
+    contest.one(replace(PLAIN, name="(a) plain, again"))
 
 
 def peak_of(setting: Setting) -> Peak:
