@@ -111,8 +111,7 @@ def _work(
 
 def _steps_in(step: Callable[[], Any], seconds: float, device: str) -> int:
     """About as many as that takes; warms up."""
-    for _ in range(2):
-        step()
+    step()
     synchronize(device)
     began = time.perf_counter()
     step()
