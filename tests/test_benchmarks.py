@@ -174,18 +174,18 @@ def test_rates_of_processes_add_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "patience_s", "message"),
     [
-        (partial(int, "simulated"), "ValueError: invalid literal for int.* 'simulated'"),
-        (partial(os._exit, 3), "a process ended with code 3"),
-        (partial(time.sleep, 600), "2 of 2 processes did not answer within 2 s"),
+        (partial(int, "simulated"), 120, "ValueError: invalid literal for int.* 'simulated'"),
+        (partial(os._exit, 3), 120, "a process ended with code 3"),
+        (partial(time.sleep, 600), 2, "2 of 2 processes did not answer within 2 s"),
     ],
     ids=["fails", "dies", "hangs"],
 )
-def test_a_process_that_fails_ends_all(make: partial[object], message: str) -> None:
+def test_a_process_that_fails_ends_all(make: partial[object], patience_s: float, message: str) -> None:
     """Nothing waits for a process that failed, died or hangs; the reason is told."""
     with pytest.raises(RuntimeError, match=message):
-        together(make, 2, 0.1, patience_s=2)  # type: ignore[arg-type]
+        together(make, 2, 0.1, patience_s=patience_s)  # type: ignore[arg-type]
 
 
 # Rows

@@ -24,7 +24,7 @@ from trainers.tasks.composition import Composition
 from trainers.transformer.engine import PackTraining
 
 TASK = Composition(n=4, k=2, data_size=1024.0)
-SHAPE = Shape(32, 2, 4, TASK.sequence_length, 64, TASK.n_answers, TASK.vocab_size)
+SHAPE = Shape(32, 2, 4, TASK.sequence_length, 64, len(TASK.answers), TASK.vocab_size)
 SLOTS = (1, 2, 4, 8, 16, 32)
 
 
