@@ -53,11 +53,16 @@ def fresh(setting: Setting) -> None:
     torch.set_num_threads(setting.threads)
     if setting.is_cuda:
         torch.cuda.empty_cache()
+    forget_peak(setting)
+
+
+def forget_peak(setting: Setting) -> None:
+    if setting.is_cuda:
         torch.cuda.reset_peak_memory_stats()
 
 
 def memory(setting: Setting, slots: int) -> tuple[float | None, float | None]:
-    """Megabytes per trial, allocated and reserved, at the highest since `fresh`."""
+    """Megabytes per trial, allocated and reserved, at the highest since `forget_peak`."""
     if not setting.is_cuda:
         return None, None
     allocated, reserved = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
@@ -165,7 +170,9 @@ class Contest:
         n_trials = 1024 if self.setting.is_cuda else 32
         training = launched(LAUNCHED, self.shape, self.setting, n_trials, lr=LR)
         training.advance()
-        slots, start_s = len(training.slots), time.perf_counter() - began
+        start_s = time.perf_counter() - began
+        forget_peak(self.setting)  # of looking for the slots
         seconds = timed(training.advance, self.setting)
+        slots = len(training.slots)
         rate = slots * training.shared.eval_every / seconds
         return Row(name, slots, rate, start_s, None, *memory(self.setting, slots))
