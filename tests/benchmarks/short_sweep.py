@@ -1,6 +1,6 @@
 """A sweep of short trials from start to end: `orchestrator launch` against Ray Tune, in one run.
 
-    python tests/benchmarks/short_sweep.py [--trials 64] [--default-trials 16] [--steps 200] [--rounds 3]
+    python tests/benchmarks/short_sweep.py [--trials 64] [--default-trials 10] [--steps 200] [--rounds 3]
 
 All train the quickstart's model, batch and number of steps, evaluate as often on as many examples, on two
 workers of one core each. Ray Tune's trials are plain PyTorch on random tokens that cost nothing to make: once as
@@ -163,7 +163,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--trials", type=int, default=64)
-    parser.add_argument("--default-trials", type=int, default=16)
+    parser.add_argument("--default-trials", type=int, default=10)
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--contestant", choices=TITLES, help=argparse.SUPPRESS)
