@@ -149,6 +149,11 @@ def with_value(data: Mapping[str, Any], path: KeyPath, value: Any) -> dict[str, 
     return {**data, str(first): value}
 
 
+def moved(cell: Cell, at: int, index: int) -> Cell:
+    """The cell with another value on one of its axes."""
+    return (*cell[:at], index, *cell[at + 1 :])
+
+
 def reach(data: Any, path: KeyPath) -> Any:
     """The value at a path; None where there is nothing."""
     for key in path:

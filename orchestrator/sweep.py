@@ -123,10 +123,6 @@ class Sweep:
         tuned = [] if self.tuned is None else [field.axis for field in self.tuned.fields]
         return {column.name: (column.dtype, column.path) for column in (*self.varied, *tuned)}
 
-    def axis_path(self, name: str) -> KeyPath:
-        """Where a config holds the value of an axis, or of what is tuned."""
-        return self.place_columns[name][1]
-
     def plan(self) -> Plan:
         """The wanted trials. Raises SweepError if the combinations of a stored sweep have become invalid."""
         plan, faults = self.planned

@@ -24,6 +24,7 @@ from orchestrator.axes_spec import column_value
 from orchestrator.errors import KeyPath, OrchestratorError
 from orchestrator.packs import OpenPack
 from orchestrator.schema import with_metrics
+from orchestrator.sections import reach
 from orchestrator.store import Store, rows_frame
 from orchestrator.trial import Ending, Trial, canonical_json
 from trainers.base import (
@@ -260,15 +261,9 @@ def check_epoch(order: WorkOrder) -> None:
 def axis_values(config: Config, order: WorkOrder) -> dict[str, Any]:
     """A trial's place on the axes, as its row holds it; null on an axis that its config knows nothing of."""
     return {
-        name: column_value(_reach(config, path), order.trials_schema[name])
+        name: column_value(reach(config, path), order.trials_schema[name])
         for name, path in order.axis_paths.items()
     }
-
-
-def _reach(config: Any, path: KeyPath) -> Any:
-    for key in path:
-        config = config.get(key) if isinstance(config, Mapping) else None
-    return config
 
 
 def outcome_rows(

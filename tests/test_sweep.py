@@ -294,7 +294,7 @@ axes:
     assert expected == sweep.plan().trials[0].config
     place = {"width": 8.0, "optim.nested.b": 2.5, "made.up": "[1,2]"}
     assert [{**place, "data_size": size, "seed": 0} for size in (2.0, 4.0)] == columns(sweep)
-    assert ("optim", "nested", "b") == sweep.axis_path("optim.nested.b")
+    assert ("optim", "nested", "b") == sweep.place_columns["optim.nested.b"][1]
 
 
 @pytest.mark.usefixtures("function")

@@ -16,7 +16,7 @@ from orchestrator.axis import Array, AxisInfo
 from orchestrator.plan import CellPlanner
 from orchestrator.psychometric import unit
 from orchestrator.search.curve_key import CurveKey
-from orchestrator.sections import Cell, reach
+from orchestrator.sections import Cell, moved, reach
 from orchestrator.thresholds import DIRECTIONS
 from orchestrator.trial import Trial
 
@@ -75,7 +75,7 @@ class Space:
     def trial(self, place: Place) -> Trial:
         curve = self.curves[place.curve]
         index = len(self._values) if math.isinf(place.value) else self._index[place.value]
-        return self._planner.trial(_moved(curve.cell, self._at, index), place.seed)
+        return self._planner.trial(moved(curve.cell, self._at, index), place.seed)
 
     def place(self, config: Mapping[str, Any]) -> Place | None:
         """Where a trial stands, whenever it was asked for; None if it is on none of the curves."""
@@ -89,7 +89,7 @@ class Space:
 
     def cost(self, curve: int, value: float) -> float:
         """What a trial costs at this value, in the trainer's unit."""
-        return self._planner.cost(_moved(self.curves[curve].cell, self._at, self._index[float(value)]))
+        return self._planner.cost(moved(self.curves[curve].cell, self._at, self._index[float(value)]))
 
     def positions(self, values: Sequence[float]) -> Array:
         """Along the axis, in the units of `psychometric`."""
@@ -128,7 +128,7 @@ class Space:
         return itertools.product(*map(range, sizes))
 
     def _curve(self, cell: Cell) -> Curve:
-        cells = [_moved(cell, self._at, i) for i in range(len(self._values))]
+        cells = [moved(cell, self._at, i) for i in range(len(self._values))]
         possible = self._planner.possible(cells)
         values = tuple(itertools.compress(self._values, possible))
         first = next(itertools.compress(cells, possible), None)
@@ -146,7 +146,3 @@ def candidates(axis: Axis) -> tuple[Any, ...]:
     between = [info.from_scale(float(position) * unit(info)) for position in steps]
     new = {float(x): x for x in (round(x) if axis.is_whole else x for x in between)}
     return tuple(value for _, value in sorted({**new, **own}.items()))
-
-
-def _moved(cell: Cell, at: int, index: int) -> Cell:
-    return (*cell[:at], index, *cell[at + 1 :])

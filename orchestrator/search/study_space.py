@@ -15,7 +15,7 @@ from orchestrator.axes_spec import SEED, Axis
 from orchestrator.plan import CellPlanner
 from orchestrator.search.curve_key import CurveKey
 from orchestrator.search.suggest import Values
-from orchestrator.sections import Cell, reach
+from orchestrator.sections import Cell, moved, reach
 from orchestrator.trial import Trial
 from orchestrator.tuned_spec import SEEDS
 
@@ -115,10 +115,10 @@ class StudySpace:
             return
         kept = None
         if self._sweep.search.kind == "threshold":
-            kept = {_moved(curve.cell, at, 0) for curve in self._sweep.space.curves}
+            kept = {moved(curve.cell, at, 0) for curve in self._sweep.space.curves}
         for cell in itertools.product(*(range(1 if i == at else n) for i, n in enumerate(sizes))):
             if kept is None or cell in kept:
-                yield [_moved(cell, at, i) for i in range(sizes[at])]
+                yield [moved(cell, at, i) for i in range(sizes[at])]
 
     def _curve(self, cells: list[Cell]) -> TunedCurve | None:
         possible = list(itertools.compress(cells, self._planner.possible(cells)))
@@ -150,7 +150,3 @@ def _by_nearness(axis: Axis, at: Any) -> Sequence[Any]:
     # From infinity all are equally far: the largest is the nearest then.
     order = sorted(range(len(values)), key=lambda i: (math.isnan(away[i + 1]), away[i + 1], -column[i]))
     return [at, *(values[i] for i in order)]
-
-
-def _moved(cell: Cell, at: int, index: int) -> Cell:
-    return (*cell[:at], index, *cell[at + 1 :])

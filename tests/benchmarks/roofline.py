@@ -70,13 +70,17 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.bytes = 0
+        self.operations = 0
+        """That move any: about one kernel each on CUDA."""
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if not func._schema.name.startswith(EMPTY):
-            self.bytes += _moved(func, args, kwargs or {}, out)
+            n_bytes = _moved(func, args, kwargs or {}, out)
+            self.bytes += n_bytes
+            self.operations += n_bytes > 0
         return out
 
 

@@ -138,4 +138,5 @@ def permutations_of(group: str) -> list[tuple[int, ...]]:
 
 
 def is_even(permutation: tuple[int, ...]) -> bool:
+    """Whether it takes an even number of exchanges."""
     return sum(a > b for a, b in itertools.combinations(permutation, 2)) % 2 == 0

@@ -38,4 +38,5 @@ def guess(device: str, threads: int) -> Capacity:
 
 
 def is_cuda(device: str) -> bool:
+    """Whether a device is one of CUDA's (`cuda`, `cuda:1`)."""
     return device.startswith("cuda")
